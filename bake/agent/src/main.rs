@@ -1,0 +1,3 @@
+//! olbake: agent.
+
+fn main() {}

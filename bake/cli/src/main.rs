@@ -1,0 +1,3 @@
+//! olbake: cli.
+
+fn main() {}

@@ -1,0 +1,23 @@
+//! The pure part of olbake: what recipes mean, and nothing about how they are carried out.
+//!
+//! Everything here is data and functions over data. There are no files, processes, clocks, random numbers,
+//! network calls or async runtimes in this crate: a test over the crate's sources and dependencies
+//! (`bake/xtask/tests/house.rs`) keeps it so. The agent depends on this crate too, which is why its
+//! dependencies stay few and small.
+
+pub mod blockmap;
+pub mod canonical;
+pub mod diagnostic;
+pub mod digest;
+pub mod effects;
+pub mod key;
+pub mod names;
+pub mod operation;
+pub mod plan;
+pub mod protocol;
+pub mod report;
+pub mod secret;
+pub mod span;
+
+pub use digest::Digest;
+pub use names::{ComponentName, ImageName, ImageRef, OperationId, VariantName};

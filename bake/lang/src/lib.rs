@@ -1,0 +1,1 @@
+//! olbake: lang.

@@ -1,0 +1,3 @@
+//! olbake: xtask.
+
+fn main() {}
