@@ -18,6 +18,7 @@ pub mod protocol;
 pub mod report;
 pub mod secret;
 pub mod span;
+pub mod why;
 
 pub use digest::Digest;
 pub use names::{ComponentName, ImageName, ImageRef, OperationId, VariantName};
