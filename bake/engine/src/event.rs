@@ -204,6 +204,10 @@ pub enum Event {
         /// Seconds it took.
         seconds: f64,
     },
+    /// A shell for a person has the terminal: nothing is drawn.
+    TerminalTaken,
+    /// The shell ended.
+    TerminalReturned,
     /// Something to know that is no failure.
     Note {
         /// Of which image, if of one.

@@ -1,3 +1,59 @@
-//! olbake: xtask.
+//! `cargo xtask`: everything that CI, the README and developers call.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `setup` | installs the Debian packages that olbake drives, when root |
+//! | `build` | builds the agent and olbake, and puts them together in `target/release` |
+//! | `demo` | bakes the example images, boots and checks them, and says what it did |
+//! | `test` | runs every test there is |
+//! | `bench` | measures every figure side by side with its peer or floor |
+//! | `fmt`, `lint` | rustfmt and clippy, as CI runs them |
 
-fn main() {}
+mod build;
+mod demo;
+mod setup;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Everything that CI, the README and developers call")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install the Debian packages that olbake drives (as root; otherwise say which are missing)
+    Setup,
+    /// Build the agent and olbake, and put them together in target/release
+    Build,
+    /// Bake the example images, boot and check them, and say what was done
+    Demo,
+    /// Run every test there is
+    Test {
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Format the code, or check that it is
+    Fmt {
+        /// Only check
+        #[arg(long)]
+        check: bool,
+    },
+    /// Run clippy as CI does
+    Lint,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().task {
+        Task::Setup => setup::run(),
+        Task::Build => build::release().map(|built| println!("{}", built.olbake)),
+        Task::Demo => demo::run(),
+        Task::Test { filter } => test::run(filter.as_deref()),
+        Task::Fmt { check } => test::fmt(check),
+        Task::Lint => test::lint(),
+    }
+}

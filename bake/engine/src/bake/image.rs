@@ -1,0 +1,420 @@
+//! The bake of one image, from its plan to its version. Main type: [`ImageBake`].
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use camino::Utf8PathBuf;
+use olbake_core::blockmap::BlockMap;
+use olbake_core::plan::{Base, Plan};
+use olbake_core::report::Outcome;
+use olbake_core::secret::SecretId;
+use olbake_core::{Digest, ImageRef, key};
+use tokio::sync::{OwnedMutexGuard, mpsc, watch};
+
+use crate::event::{BakeResult, CheckResult, Event, LayerOutcome, LayerResult, Stage};
+use crate::machine::Snapshot;
+use crate::payload::Payloads;
+use crate::registry::Version;
+
+use super::checkpoint::Policy;
+use super::layers::{Kept, Layers};
+use super::operations::Operations;
+use super::verify::FreshBoot;
+use super::work::WorkDir;
+use super::{Bake, BakeError, BaseProgress, PlannedImage, Progress};
+
+/// The bake of one image.
+pub(super) struct ImageBake<'a> {
+    bake: &'a Bake,
+    planned: &'a PlannedImage,
+    plan: &'a Plan,
+    base: Option<BaseProgress>,
+    tell: &'a watch::Sender<Progress>,
+    began: Instant,
+}
+
+/// A disk to go on from.
+struct Known {
+    disk: Snapshot,
+    /// The first layer that is not on it; beyond the last, the disk has them all.
+    next: usize,
+    /// It is sealed too.
+    sealed: bool,
+}
+
+impl<'a> ImageBake<'a> {
+    pub(super) fn new(
+        bake: &'a Bake,
+        planned: &'a PlannedImage,
+        base: Option<BaseProgress>,
+        tell: &'a watch::Sender<Progress>,
+    ) -> Self {
+        Self { bake, planned, plan: &planned.plan, base, tell, began: Instant::now() }
+    }
+
+    /// Bakes it, or finds that it is there. `turn` is held until the disk is sealed.
+    pub(super) async fn run(self, turn: OwnedMutexGuard<()>) -> Result<BakeResult, BakeError> {
+        if let Some(version) = self.bake.registry.by_key(&self.plan.key).await? {
+            return Ok(self.cached(&version));
+        }
+        let _lock = self.lock().await?;
+        if let Some(version) = self.bake.registry.by_key(&self.plan.key).await? {
+            return Ok(self.cached(&version));
+        }
+        self.bake.events.send(Event::ImageStarted {
+            image: self.plan.image.clone(),
+            key: self.plan.key,
+            components: self.plan.layers.iter().map(|layer| layer.component.clone()).collect(),
+        });
+        let work = WorkDir::create(self.bake.cache.dir(), &self.plan.image.to_string().replace('/', "-"))
+            .map_err(|source| self.io("cannot make a working directory in", source))?;
+        self.bake_in(&work, turn).await
+    }
+
+    async fn bake_in(&self, work: &WorkDir, turn: OwnedMutexGuard<()>) -> Result<BakeResult, BakeError> {
+        let secrets = self.secrets()?;
+        let blobs = Payloads::new(
+            self.plan.payloads.clone(),
+            self.planned.inline.clone(),
+            self.bake.options.workspace.clone(),
+            self.bake.cache.downloads(),
+        );
+        let operations = Operations {
+            image: &self.plan.image,
+            events: &self.bake.events,
+            cancel: &self.bake.cancel,
+            blobs: &blobs,
+            secrets: &secrets,
+            architecture: self.plan.architecture.kernel(),
+        };
+        let (kept, hear_kept) = mpsc::unbounded_channel();
+        let writer = tokio::spawn(StoreWriter::new(self).run(hear_kept));
+        let (results, sealed) = self.sealed_disk(work, &operations, kept).await?;
+        drop(turn);
+        self.tell.send_replace(Progress::Sealed { disk: sealed.clone() });
+
+        let began = Instant::now();
+        self.stage_started(Stage::Verify);
+        work.intent("verify").map_err(|source| self.io("cannot write to", source))?;
+        let boot = FreshBoot {
+            builder: &*self.bake.builder,
+            work,
+            substrate: self.bake.options.verify,
+            agent: &self.bake.options.agent,
+            on_failure: self.bake.options.on_failure,
+        };
+        let checks = boot.check(&sealed, self.plan, &operations).await?;
+        let passed = all_hold(&checks)?;
+        self.stage_finished(Stage::Verify, began);
+        work.outcome("verify", true).map_err(|source| self.io("cannot write to", source))?;
+
+        let began = Instant::now();
+        self.stage_started(Stage::Register);
+        let map = writer.await.map_err(BakeError::Task)??;
+        let version = self.register(work, map, &results, passed).await?;
+        self.stage_finished(Stage::Register, began);
+        Ok(self.result(&version, LayerOutcome::Run, results))
+    }
+
+    /// Waits for another bake of this image, or says who is at it.
+    async fn lock(&self) -> Result<crate::cache::Lock, BakeError> {
+        let name = format!("bake-{}", self.plan.image.to_string().replace('/', "-"));
+        let (cache, image, wait) = (&self.bake.cache, &self.plan.image, self.bake.options.wait);
+        match cache.try_lock(&name)? {
+            Ok(lock) => Ok(lock),
+            Err(holder) if !wait => Err(BakeError::Busy { image: image.clone(), holder: holder.to_string() }),
+            Err(holder) => {
+                let message = format!("waiting for {holder}, who bakes {image}");
+                self.bake.events.send(Event::Note { image: Some(image.clone()), message });
+                tokio::select! {
+                    lock = cache.lock(&name) => Ok(lock?),
+                    () = self.bake.cancel.cancelled() => Err(BakeError::Cancelled),
+                }
+            }
+        }
+    }
+
+    /// Runs what is missing, up to a sealed disk in the cache.
+    async fn sealed_disk(
+        &self,
+        work: &WorkDir,
+        operations: &Operations<'_>,
+        kept: mpsc::UnboundedSender<Kept>,
+    ) -> Result<(Vec<LayerResult>, Snapshot), BakeError> {
+        let sealed_key = self.sealed_key();
+        let (known, mut results) = self.known(work, &kept).await?;
+        if known.sealed {
+            drop(kept.send(Kept { key: sealed_key, disk: known.disk.clone() }));
+            return Ok((results, known.disk));
+        }
+        let mut layers = Layers {
+            bake: self.bake,
+            plan: self.plan,
+            work,
+            operations,
+            kept: kept.clone(),
+            parent: known.disk,
+            policy: Policy::new(std::time::Duration::ZERO),
+            since: Vec::new(),
+            machine: None,
+        };
+        results.extend(layers.run(known.next).await?);
+        let disk = layers.seal(sealed_key).await?;
+        let disk = Snapshot { disk: self.bake.cache.adopt_disk(&sealed_key, &disk.disk)? };
+        drop(kept.send(Kept { key: sealed_key, disk: disk.clone() }));
+        Ok((results, disk))
+    }
+
+    /// The nearest disk there is, looked for from the end, and what is known without running.
+    async fn known(
+        &self,
+        work: &WorkDir,
+        kept: &mpsc::UnboundedSender<Kept>,
+    ) -> Result<(Known, Vec<LayerResult>), BakeError> {
+        let layers = &self.plan.layers;
+        let began = Instant::now();
+        if let Some(disk) = self.disk(&self.sealed_key()).await? {
+            let known = Known { disk, next: layers.len(), sealed: true };
+            return Ok((known, self.results_up_to(layers.len(), LayerOutcome::Cached, 0.0)));
+        }
+        for (index, layer) in layers.iter().enumerate().rev() {
+            if let Some(disk) = self.disk(&layer.key).await? {
+                let known = Known { disk, next: index + 1, sealed: false };
+                return Ok((known, self.results_up_to(index + 1, LayerOutcome::Cached, 0.0)));
+            }
+        }
+        self.stage_started(Stage::Base);
+        let (disk, outcome) = self.base_disk(work, kept).await?;
+        self.stage_finished(Stage::Base, began);
+        let results = self.results_up_to(0, outcome, began.elapsed().as_secs_f64());
+        Ok((Known { disk, next: 0, sealed: false }, results))
+    }
+
+    /// The disk of a key: from the cache, or brought back from the store.
+    async fn disk(&self, key: &Digest) -> Result<Option<Snapshot>, BakeError> {
+        if let Some(disk) = self.bake.cache.disk(key)? {
+            return Ok(Some(Snapshot { disk }));
+        }
+        let Some(map) = self.bake.registry.layer(key).await? else { return Ok(None) };
+        let partial = self.bake.cache.partial_disk(key);
+        self.bake.registry.read_disk(&map, &partial).await?;
+        Ok(Some(Snapshot { disk: self.bake.cache.adopt_disk(key, &partial)? }))
+    }
+
+    async fn base_disk(
+        &self,
+        work: &WorkDir,
+        kept: &mpsc::UnboundedSender<Kept>,
+    ) -> Result<(Snapshot, LayerOutcome), BakeError> {
+        let base_key = self.plan.base_key();
+        match &self.plan.base {
+            Base::Image { image, key } => Ok((self.image_disk(image, key).await?, LayerOutcome::Cached)),
+            base => {
+                if let Some(disk) = self.disk(&base_key).await? {
+                    return Ok((disk, LayerOutcome::Cached));
+                }
+                work.intent("base").map_err(|source| self.io("cannot write to", source))?;
+                let disk = self.make_base(base, work).await?;
+                let disk = Snapshot { disk: self.bake.cache.adopt_disk(&base_key, &disk.disk)? };
+                work.outcome("base", true).map_err(|source| self.io("cannot write to", source))?;
+                drop(kept.send(Kept { key: base_key, disk: disk.clone() }));
+                Ok((disk, LayerOutcome::Run))
+            }
+        }
+    }
+
+    async fn make_base(&self, base: &Base, work: &WorkDir) -> Result<Snapshot, BakeError> {
+        let file = match base {
+            Base::Disk { file, sha256 } => {
+                let path = self.bake.options.workspace.join(file);
+                crate::payload::check_file(&path, sha256).await?;
+                Some(path)
+            }
+            _ => None,
+        };
+        let machine_dir = work.machine().map_err(|source| self.io("cannot make a directory in", source))?;
+        let (events, image) = (self.bake.events.clone(), self.plan.image.clone());
+        let progress = move |message| {
+            events.send(Event::StageProgress { image: image.clone(), stage: Stage::Base, message });
+        };
+        let packages = self.bake.cache.packages();
+        let made = self.bake.builder.base(
+            base,
+            file.as_deref(),
+            &work.disk(),
+            &machine_dir,
+            Some(&packages),
+            &progress,
+        );
+        tokio::select! {
+            disk = made => Ok(disk?),
+            () = self.bake.cancel.cancelled() => Err(BakeError::Cancelled),
+        }
+    }
+
+    /// The sealed disk of the image that this one starts from.
+    async fn image_disk(&self, image: &ImageRef, key: &Digest) -> Result<Snapshot, BakeError> {
+        if let Some(disk) = self.base.as_ref().and_then(BaseProgress::disk) {
+            return Ok(disk);
+        }
+        let missing = || BakeError::Base { image: self.plan.image.clone(), base: image.clone() };
+        let version = self.bake.registry.by_key(key).await?.ok_or_else(missing)?;
+        self.disk(&version.sealed_key).await?.ok_or_else(missing)
+    }
+
+    fn sealed_key(&self) -> Digest {
+        key::sealed(self.plan.architecture, self.plan.last_layer_key(), &self.plan.seal)
+    }
+
+    /// The values of the secrets that operations use.
+    fn secrets(&self) -> Result<BTreeMap<SecretId, String>, BakeError> {
+        self.plan
+            .secrets
+            .iter()
+            .map(|(id, secret)| Ok((id.clone(), self.bake.secrets.value(&secret.source)?.to_string())))
+            .collect()
+    }
+
+    async fn register(
+        &self,
+        work: &WorkDir,
+        map: BlockMap,
+        layers: &[LayerResult],
+        checks: Vec<CheckResult>,
+    ) -> Result<Version, BakeError> {
+        let parent = match (&self.base, &self.plan.base) {
+            (Some(base), _) => Some(base.registered(&self.plan.image).await?),
+            (None, Base::Image { key, .. }) => {
+                self.bake.registry.by_key(key).await?.map(|version| version.digest)
+            }
+            _ => None,
+        };
+        work.intent("register").map_err(|source| self.io("cannot write to", source))?;
+        let version = Version::new(self.plan, self.sealed_key(), parent, &map)
+            .with_evidence(layers, checks, &self.bake.options.now);
+        self.bake.registry.publish(&version, &map, self.plan).await?;
+        work.outcome("register", true).map_err(|source| self.io("cannot write to", source))?;
+        Ok(version)
+    }
+
+    fn cached(&self, version: &Version) -> BakeResult {
+        let layers = self.results_up_to(self.plan.layers.len(), LayerOutcome::Cached, 0.0);
+        self.result(version, LayerOutcome::Cached, layers)
+    }
+
+    fn result(&self, version: &Version, outcome: LayerOutcome, layers: Vec<LayerResult>) -> BakeResult {
+        let result = BakeResult {
+            image: self.plan.image.image.to_string(),
+            variant: self.plan.image.variant.as_ref().map(ToString::to_string),
+            digest: version.digest,
+            key: self.plan.key,
+            outcome,
+            layers,
+            checks: version.checks.clone(),
+            seconds: self.began.elapsed().as_secs_f64(),
+        };
+        self.bake.events.send(Event::Result(Box::new(result.clone())));
+        result
+    }
+
+    /// A result for the base, as it was found or made, and for the layers before `end`, all known.
+    fn results_up_to(&self, end: usize, base: LayerOutcome, base_seconds: f64) -> Vec<LayerResult> {
+        let name = match &self.plan.base {
+            Base::Debian { suite, .. } => format!("debian {suite}"),
+            Base::Image { image, .. } => image.to_string(),
+            Base::Disk { file, .. } => format!("disk {file}"),
+        };
+        let base =
+            LayerResult { component: name, key: self.plan.base_key(), outcome: base, seconds: base_seconds };
+        let layers = self.plan.layers[..end].iter().map(|layer| {
+            self.bake.events.send(Event::LayerFinished {
+                image: self.plan.image.clone(),
+                component: layer.component.clone(),
+                key: layer.key,
+                outcome: LayerOutcome::Cached,
+                operations: BTreeMap::new(),
+                seconds: 0.0,
+            });
+            LayerResult {
+                component: layer.component.to_string(),
+                key: layer.key,
+                outcome: LayerOutcome::Cached,
+                seconds: 0.0,
+            }
+        });
+        std::iter::once(base).chain(layers).collect()
+    }
+
+    fn stage_started(&self, stage: Stage) {
+        self.bake.events.send(Event::StageStarted { image: self.plan.image.clone(), stage });
+    }
+
+    fn stage_finished(&self, stage: Stage, began: Instant) {
+        self.bake.events.send(Event::StageFinished {
+            image: self.plan.image.clone(),
+            stage,
+            cached: false,
+            seconds: began.elapsed().as_secs_f64(),
+        });
+    }
+
+    fn io(&self, action: &'static str, source: std::io::Error) -> BakeError {
+        BakeError::Io { action, path: Utf8PathBuf::from(self.bake.cache.dir()), source }
+    }
+}
+
+/// The results, when all checks hold.
+fn all_hold(checks: &[CheckResult]) -> Result<Vec<CheckResult>, BakeError> {
+    let failed: Vec<String> = checks
+        .iter()
+        .filter(|check| check.outcome == Outcome::Failed)
+        .map(|check| check.title.clone())
+        .collect();
+    if failed.is_empty() { Ok(checks.to_vec()) } else { Err(BakeError::Verification { failed }) }
+}
+
+/// Writes kept disks to the store as they come, each as what differs from the one before, while the bake goes on.
+/// Ends with the block map of the last: the sealed disk's.
+struct StoreWriter {
+    bake: Bake,
+    base: Option<BaseProgress>,
+    base_key: Option<Digest>,
+    image: ImageRef,
+}
+
+impl StoreWriter {
+    fn new(image: &ImageBake<'_>) -> Self {
+        let base_key = match &image.plan.base {
+            Base::Image { key, .. } => Some(*key),
+            _ => None,
+        };
+        Self {
+            bake: image.bake.clone(),
+            base: image.base.clone(),
+            base_key,
+            image: image.plan.image.clone(),
+        }
+    }
+
+    async fn run(self, mut kept: mpsc::UnboundedReceiver<Kept>) -> Result<BlockMap, BakeError> {
+        let mut parent = self.base_map().await?;
+        while let Some(Kept { key, disk }) = kept.recv().await {
+            let near = parent.as_ref().map(|(map, disk): &(BlockMap, Utf8PathBuf)| (map, disk.as_path()));
+            let map = self.bake.registry.write_disk(&disk.disk, near).await?;
+            self.bake.registry.put_layer(&key, &map).await?;
+            parent = Some((map, disk.disk));
+        }
+        Ok(parent.expect("a bake that came to its end kept its sealed disk").0)
+    }
+
+    /// The map and disk of the image that this one starts from, if its disk is at hand.
+    async fn base_map(&self) -> Result<Option<(BlockMap, Utf8PathBuf)>, BakeError> {
+        let Some(key) = self.base_key else { return Ok(None) };
+        if let Some(base) = &self.base {
+            base.registered(&self.image).await?;
+        }
+        let Some(version) = self.bake.registry.by_key(&key).await? else { return Ok(None) };
+        let Some(disk) = self.bake.cache.disk(&version.sealed_key)? else { return Ok(None) };
+        Ok(Some((self.bake.registry.map(&version.map).await?, disk)))
+    }
+}

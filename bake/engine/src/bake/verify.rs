@@ -1,0 +1,84 @@
+//! The checks of an image on a fresh boot of its disk.
+
+use std::time::Duration;
+
+use olbake_core::operation::Operation;
+use olbake_core::plan::Plan;
+use olbake_core::report::Outcome;
+
+use crate::event::CheckResult;
+use crate::machine::{Builder, MachineSpec, Snapshot, Start, Substrate};
+
+use super::operations::Operations;
+use super::work::WorkDir;
+use super::{BakeError, OnFailure, component_of};
+
+/// What to boot, and how.
+pub(super) struct FreshBoot<'a> {
+    pub(super) builder: &'a dyn Builder,
+    pub(super) work: &'a WorkDir,
+    pub(super) substrate: Substrate,
+    pub(super) agent: &'a camino::Utf8Path,
+    pub(super) on_failure: OnFailure,
+}
+
+impl FreshBoot<'_> {
+    /// Boots the disk and runs the plan's checks. The results of all checks, in the plan's order.
+    pub(super) async fn check(
+        &self,
+        disk: &Snapshot,
+        plan: &Plan,
+        operations: &Operations<'_>,
+    ) -> Result<Vec<CheckResult>, BakeError> {
+        let io = |source| BakeError::Io {
+            action: "cannot make a directory in",
+            path: self.work.path().to_owned(),
+            source,
+        };
+        let mut machine = self
+            .builder
+            .start(MachineSpec {
+                name: plan.image.image.to_string(),
+                substrate: self.substrate,
+                start: Start::Fresh,
+                parent: disk.clone(),
+                disk: None,
+                work_dir: self.work.machine().map_err(io)?,
+                package_cache: None,
+                agent: self.agent.to_owned(),
+            })
+            .await?;
+        let checks: Vec<Operation> = plan.checks.iter().flat_map(|checks| &checks.operations).cloned().collect();
+        let end = operations.run(&mut *machine, &checks, plan.key, true).await;
+        let failed = |results: &Vec<CheckResult>| results.iter().any(|check| check.outcome == Outcome::Failed);
+        let results = end.map(|end| {
+            let reports = end.reports.iter().map(|report| (report.id.as_str(), report)).collect();
+            results(&checks, &reports)
+        });
+        let to_look_at = results.as_ref().map_or(true, failed);
+        if to_look_at && self.on_failure == OnFailure::Shell && !operations.cancel.is_cancelled() {
+            super::layers::shell(&mut *machine, operations).await?;
+        }
+        machine.stop().await?;
+        results
+    }
+}
+
+type Reports<'a> = std::collections::BTreeMap<&'a str, &'a olbake_core::report::OperationReport>;
+
+/// A result for each check; one that never ran counts as failed.
+fn results(checks: &[Operation], reports: &Reports<'_>) -> Vec<CheckResult> {
+    checks
+        .iter()
+        .map(|check| {
+            let report = reports.get(check.id.as_str());
+            CheckResult {
+                component: component_of(check),
+                title: check.title.clone(),
+                outcome: report.map_or(Outcome::Failed, |report| report.outcome),
+                seconds: report.map_or(0.0, |report| Duration::from_micros(report.micros).as_secs_f64()),
+                failure: report.and_then(|report| report.failure.clone()),
+            }
+        })
+        .collect()
+}

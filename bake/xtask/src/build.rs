@@ -1,0 +1,70 @@
+//! Builds the agent and olbake, and puts the agent beside olbake, where it is looked for.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use camino::{Utf8Path, Utf8PathBuf};
+
+/// The largest that the agent may be, in bytes: it travels to every machine.
+const AGENT_LIMIT: u64 = 2 * 1024 * 1024;
+
+/// What was built.
+pub(crate) struct Built {
+    /// The command.
+    pub(crate) olbake: Utf8PathBuf,
+    /// The agent.
+    pub(crate) agent: Utf8PathBuf,
+}
+
+/// The root of the checkout.
+pub(crate) fn root() -> &'static Utf8Path {
+    Utf8Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("xtask lies two folders deep")
+}
+
+/// Runs cargo and passes its output on.
+pub(crate) fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    command.args(arguments).envs(environment.iter().copied()).current_dir(root());
+    let status = command.status().context("cannot run `cargo`")?;
+    if !status.success() {
+        bail!("`cargo {}` failed", arguments.join(" "));
+    }
+    Ok(())
+}
+
+fn target_directory() -> Result<Utf8PathBuf> {
+    let output = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()))
+        .args(["metadata", "--format-version=1", "--no-deps"])
+        .current_dir(root())
+        .output()
+        .context("cannot run `cargo metadata`")?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    Ok(metadata["target_directory"].as_str().context("`cargo metadata` names no target directory")?.into())
+}
+
+/// Builds the agent, statically linked, so that it runs on any Linux of its architecture.
+pub(crate) fn agent() -> Result<Utf8PathBuf> {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    cargo(
+        &["build", "--quiet", "--package", "olbake-agent", "--profile", "agent", "--target", &target],
+        &[("RUSTFLAGS", "-C target-feature=+crt-static")],
+    )?;
+    let agent = target_directory()?.join(&target).join("agent/olbake-agent");
+    let size = std::fs::metadata(&agent).with_context(|| format!("cannot read `{agent}`"))?.len();
+    if size > AGENT_LIMIT {
+        bail!("the agent has {size} bytes, more than the {AGENT_LIMIT} it may have");
+    }
+    Ok(agent)
+}
+
+/// Builds both for use.
+pub(crate) fn release() -> Result<Built> {
+    let agent = agent()?;
+    cargo(&["build", "--quiet", "--package", "olbake-cli", "--release"], &[])?;
+    let release = target_directory()?.join("release");
+    let beside = release.join(format!("olbake-agent-{}", std::env::consts::ARCH));
+    let fresh = release.join(".olbake-agent");
+    std::fs::copy(&agent, &fresh).with_context(|| format!("cannot write `{fresh}`"))?;
+    std::fs::rename(&fresh, &beside).with_context(|| format!("cannot write `{beside}`"))?;
+    Ok(Built { olbake: release.join("olbake"), agent: beside })
+}
