@@ -17,6 +17,7 @@ pub mod plan;
 pub mod protocol;
 pub mod report;
 pub mod secret;
+pub mod settings;
 pub mod span;
 pub mod why;
 
