@@ -9,6 +9,7 @@
 //! | `bench` | measures every figure side by side with its peer or floor |
 //! | `fmt`, `lint` | rustfmt and clippy, as CI runs them |
 
+mod bench;
 mod build;
 mod demo;
 mod setup;
@@ -37,6 +38,14 @@ enum Task {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
+    /// Measure figures side by side with their peers and floors
+    Bench {
+        /// Figures, by the start of their names; all when none is given
+        figures: Vec<String>,
+        /// One JSON object a figure
+        #[arg(long)]
+        json: bool,
+    },
     /// Format the code, or check that it is
     Fmt {
         /// Only check
@@ -53,6 +62,7 @@ fn main() -> Result<()> {
         Task::Build => build::release().map(|built| println!("{}", built.olbake)),
         Task::Demo => demo::run(),
         Task::Test { filter } => test::run(filter.as_deref()),
+        Task::Bench { figures, json } => bench::run(&figures, json),
         Task::Fmt { check } => test::fmt(check),
         Task::Lint => test::lint(),
     }
