@@ -1,0 +1,313 @@
+//! The command line, as types. What each command does is in [`crate::commands`].
+
+use camino::Utf8PathBuf;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use olbake_core::ImageRef;
+
+use crate::ui::style::ColorChoice;
+
+/// Bakes machine images from recipes.
+///
+/// Recipes are components and images written in Starlark. `bake` turns them into bootable, tested disks that are
+/// known by their content: what did not change is not made again.
+#[derive(Debug, Parser)]
+#[command(name = "olbake", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Work in the workspace of this directory.
+    #[arg(short = 'C', long = "directory", value_name = "DIR", global = true)]
+    pub(crate) directory: Option<Utf8PathBuf>,
+    /// When to use colours.
+    #[arg(long, value_name = "WHEN", global = true, default_value = "auto")]
+    pub(crate) color: ColorChoice,
+    /// Write events and results as JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Find mistakes in all recipes, without running anything.
+    Check(CheckArgs),
+    /// Show what a bake would do.
+    Plan(PlanArgs),
+    /// Say why an image would be baked again.
+    Why(WhyArgs),
+    /// Say where a setting's value comes from.
+    Explain(ExplainArgs),
+    /// Write a new component or image.
+    New(NewArgs),
+    /// Bake images: only what changed, verified on a fresh boot, registered.
+    Bake(BakeArgs),
+    /// List the images and their last versions.
+    Images,
+    /// Show a version.
+    Show(ShowArgs),
+    /// Boot a throw-away copy of an image and open a shell on it.
+    Shell(ShellArgs),
+    /// Boot a version afresh and run its checks again.
+    Verify(VerifyArgs),
+    /// Write a version's disk to a file.
+    Export(ExportArgs),
+    /// Show what can be removed, or remove it.
+    Gc(GcArgs),
+    /// Write the table of a component's settings in Markdown.
+    Reference(ReferenceArgs),
+    /// Write completions for a shell.
+    Completions(CompletionsArgs),
+}
+
+/// Values that settings get from the command line.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Settings {
+    /// Give a setting a value, above all other places: `caddy.version=2.7`.
+    #[arg(long = "set", value_name = "COMPONENT.SETTING=VALUE", value_parser = assignment)]
+    pub(crate) set: Vec<(String, String)>,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if name.contains('.') => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected COMPONENT.SETTING=VALUE".to_owned()),
+    }
+}
+
+/// A version, or the last one of an image: `web`, `web/large@3f2a…`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VersionRef {
+    /// The image.
+    pub(crate) image: ImageRef,
+    /// The first digits of the version's digest; absent: the last version.
+    pub(crate) version: Option<String>,
+}
+
+impl std::str::FromStr for VersionRef {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (image, version) = match text.split_once('@') {
+            Some((image, version)) => (image, Some(version.strip_prefix("sha256:").unwrap_or(version))),
+            None => (text, None),
+        };
+        let image = image.parse().map_err(|error: olbake_core::names::NameError| error.to_string())?;
+        match version {
+            Some(digits) if digits.len() < 4 || !digits.chars().all(|c| c.is_ascii_hexdigit()) => {
+                Err("a version is named by at least four digits of its digest".to_owned())
+            }
+            version => Ok(Self { image, version: version.map(str::to_ascii_lowercase) }),
+        }
+    }
+}
+
+/// Where a fresh boot happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Verify {
+    /// In a container: quick.
+    #[default]
+    Container,
+    /// In a virtual machine, under UEFI.
+    Vm,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// Fail on warnings too.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PlanArgs {
+    /// The image, or its variant: `web`, `web/large`.
+    pub(crate) image: Option<ImageRef>,
+    /// Print the JSON Schema of plans.
+    #[arg(long, conflicts_with = "image")]
+    pub(crate) schema: bool,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct WhyArgs {
+    /// The image, or its variant.
+    pub(crate) image: Option<ImageRef>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArgs {
+    /// The image, or its variant.
+    pub(crate) image: ImageRef,
+    /// The setting: `caddy.version`; a component's name alone: all of its settings.
+    #[arg(value_name = "COMPONENT[.SETTING]")]
+    pub(crate) setting: String,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct NewArgs {
+    /// What to write.
+    #[arg(value_enum)]
+    pub(crate) what: New,
+    /// Its name.
+    pub(crate) name: String,
+}
+
+/// What `new` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum New {
+    /// A component, in components/NAME.
+    Component,
+    /// An image, in images/NAME.
+    Image,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BakeArgs {
+    /// The images, or their variants; those they start from are baked first.
+    pub(crate) images: Vec<ImageRef>,
+    /// All images and variants.
+    #[arg(long, conflicts_with = "images")]
+    pub(crate) all: bool,
+    /// Where the fresh boot happens that a version must pass.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) verify: Verify,
+    /// What happens to the machine of a bake that failed.
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    pub(crate) on_failure: OnFailure,
+    /// How many images bake at the same time; by default as many as there are processors.
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
+    /// Fail when another process bakes the same image, instead of waiting for it.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// What happens to the machine of a bake that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnFailure {
+    /// It is removed.
+    #[default]
+    Cleanup,
+    /// Its disk is kept, for `olbake shell --disk`.
+    Keep,
+    /// You get a shell on it; then it is removed.
+    Shell,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    /// The image, and perhaps which version: `web`, `web@3f2a`.
+    #[arg(value_name = "IMAGE[@VERSION]")]
+    pub(crate) which: VersionRef,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShellArgs {
+    /// The image, and perhaps which version.
+    #[arg(value_name = "IMAGE[@VERSION]", required_unless_present = "disk")]
+    pub(crate) which: Option<VersionRef>,
+    /// A disk that a failed bake left, instead of an image.
+    #[arg(long, value_name = "FILE", conflicts_with = "which")]
+    pub(crate) disk: Option<Utf8PathBuf>,
+    /// Boot it in a virtual machine instead of a container.
+    #[arg(long)]
+    pub(crate) vm: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// The image, and perhaps which version.
+    #[arg(value_name = "IMAGE[@VERSION]")]
+    pub(crate) which: VersionRef,
+    /// Boot it in a virtual machine instead of a container.
+    #[arg(long)]
+    pub(crate) vm: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// The image, and perhaps which version.
+    #[arg(value_name = "IMAGE[@VERSION]")]
+    pub(crate) which: VersionRef,
+    /// The form of the file.
+    #[arg(long, value_enum)]
+    pub(crate) format: Format,
+    /// The file; one that is there is replaced.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Utf8PathBuf,
+}
+
+/// Forms of exported disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// The disk, byte by byte, with holes.
+    Raw,
+    /// QEMU's format.
+    Qcow2,
+    /// The root file system as an archive.
+    #[value(name = "tar.zst")]
+    TarZst,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GcArgs {
+    /// Remove what the plan names.
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// How many versions of each image stay.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) keep: u16,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReferenceArgs {
+    /// The component; none: all of them, which takes `--write` or `--check`.
+    pub(crate) component: Option<String>,
+    /// Bring the marked section of components/*/README.md up to date.
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) write: bool,
+    /// Fail where that section is out of date.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Print the JSON Schema of the component's settings instead.
+    #[arg(long, conflicts_with_all = ["write", "check"], requires = "component")]
+    pub(crate) schema: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn versions_are_named_by_digits() {
+        let version: VersionRef = "web/large@sha256:3F2A".parse().unwrap();
+        assert_eq!(version.image.to_string(), "web/large");
+        assert_eq!(version.version.as_deref(), Some("3f2a"));
+        assert_eq!("web".parse::<VersionRef>().unwrap().version, None);
+        for bad in ["web@", "web@3f", "web@xyzw", "Web@3f2a"] {
+            assert!(bad.parse::<VersionRef>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Errors of libraries to kinds, hints and exit codes: one `From` for each. Main type: [`CliError`].
+
+use olbake_core::ImageRef;
+use olbake_core::diagnostic::Diagnostics;
+use olbake_engine::machine::MachineError;
+
+use crate::exit_codes::Kind;
+
+/// What a command ended with.
+#[derive(Debug)]
+pub(crate) struct CliError {
+    /// Who can mend it.
+    pub(crate) kind: Kind,
+    /// The image it is about, if about one.
+    pub(crate) image: Option<ImageRef>,
+    /// What went wrong, with its causes.
+    pub(crate) error: anyhow::Error,
+    /// What to do about it.
+    pub(crate) help: Vec<String>,
+    /// Mistakes in recipes: they are shown in the error's place.
+    pub(crate) diagnostics: Option<Diagnostics>,
+}
+
+/// What a command gives.
+pub(crate) type Result<T = ()> = std::result::Result<T, CliError>;
+
+impl CliError {
+    /// An error of a kind.
+    pub(crate) fn new(kind: Kind, error: impl Into<anyhow::Error>) -> Self {
+        Self { kind, image: None, error: error.into(), help: Vec::new(), diagnostics: None }
+    }
+
+    /// What was asked for is not there.
+    pub(crate) fn user(message: impl Into<String>) -> Self {
+        Self::new(Kind::User, anyhow::Error::msg(message.into()))
+    }
+
+    /// This machine is not as it must be.
+    pub(crate) fn environment(error: impl Into<anyhow::Error>) -> Self {
+        Self::new(Kind::Environment, error)
+    }
+
+    /// Says what to do.
+    #[must_use]
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help.push(help.into());
+        self
+    }
+
+    /// Says which image it is about.
+    #[must_use]
+    pub(crate) fn about(mut self, image: ImageRef) -> Self {
+        self.image = Some(image);
+        self
+    }
+
+    /// The error with its causes, on one line each way it is read.
+    pub(crate) fn message(&self) -> String {
+        format!("{:#}", self.error)
+    }
+}
+
+impl From<Diagnostics> for CliError {
+    fn from(diagnostics: Diagnostics) -> Self {
+        let count =
+            crate::ui::diagnostics::summary(&diagnostics.0).unwrap_or_else(|| "nothing found".to_owned());
+        let error = anyhow::anyhow!("the recipes have {count}");
+        Self { diagnostics: Some(diagnostics), ..Self::new(Kind::Recipe, error) }
+    }
+}
+
+impl From<olbake_core::names::NameError> for CliError {
+    fn from(error: olbake_core::names::NameError) -> Self {
+        Self::new(Kind::User, error)
+    }
+}
+
+impl From<MachineError> for CliError {
+    fn from(error: MachineError) -> Self {
+        let (kind, help) = match &error {
+            MachineError::Host { help, .. } => (Kind::Environment, help.clone()),
+            MachineError::Command { output, .. } => (Kind::Environment, last_lines("it wrote", output)),
+            MachineError::Io { source, .. } => (Kind::Environment, disk_full(source)),
+            MachineError::Boot { console, .. } => {
+                (Kind::Failed, last_lines("its console ended with", console))
+            }
+            MachineError::Disk { .. } => (Kind::Environment, None),
+        };
+        Self { help: help.into_iter().collect(), ..Self::new(kind, error) }
+    }
+}
+
+/// The end of what a program wrote, as a hint.
+fn last_lines(what: &str, output: &str) -> Option<String> {
+    const LINES: usize = 15;
+    let lines: Vec<&str> = output.trim_end().lines().collect();
+    let shown = &lines[lines.len().saturating_sub(LINES)..];
+    (!shown.is_empty()).then(|| format!("{what}:\n  {}", shown.join("\n  ")))
+}
+
+/// A hint for a full disk.
+pub(crate) fn disk_full(error: &std::io::Error) -> Option<String> {
+    (error.kind() == std::io::ErrorKind::StorageFull)
+        .then(|| "`olbake gc` says what can be removed to make room".to_owned())
+}

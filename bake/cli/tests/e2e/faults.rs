@@ -1,0 +1,217 @@
+//! Bad input and a bad day: a clear error that points at the cause, and nothing lost or left.
+
+use std::process::Command;
+
+use super::bakes::{FIRST, tiny};
+use super::support::{Ended, Traces, World, files};
+
+const IMAGE: &str =
+    r#"image(name = "one", base = debian("bookworm"), components = [use("//components/one")])"#;
+
+/// A workspace of one image with one component of this body.
+fn one(body: &str) -> Vec<(&'static str, String)> {
+    let verify = if body.contains("def verify") {
+        String::new()
+    } else {
+        "\ndef verify(s, m):\n    check.file(\"/etc/os-release\")\n".to_owned()
+    };
+    let mut named = Vec::new();
+    for phase in ["install", "configure", "units", "verify"] {
+        if body.contains(&format!("def {phase}")) || (phase == "verify" && !verify.is_empty()) {
+            named.push(format!("{phase} = {phase}"));
+        }
+    }
+    let component = format!("{body}{verify}\ncomponent(name = \"one\", {})\n", named.join(", "));
+    vec![("components/one/component.star", component), ("images/one/image.star", IMAGE.to_owned())]
+}
+
+/// Bakes it, expects a failure that says these words, and that nothing is left.
+fn fails(body: &str, words: &[&str]) {
+    let files = one(body);
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    let Some(world) = World::new(&files) else { return };
+    world.failing_bake(&["one"]).says(words);
+    assert_eq!(Traces::settled(), Traces::none());
+}
+
+#[test]
+fn a_package_that_is_not_found_is_named() {
+    fails(
+        "def install(s, m):\n    apt.packages([\"no-such-package-anywhere\"])\n",
+        &["no-such-package-anywhere", "components/one/component.star:2"],
+    );
+}
+
+#[test]
+fn a_failing_command_shows_itself_its_status_and_its_output() {
+    fails(
+        "def configure(s, m):\n    run.command([\"sh\", \"-c\", \"echo so it goes >&2; exit 7\"])\n",
+        &["components/one/component.star:2", "exit 7", "exit status 7", "so it goes"],
+    );
+}
+
+#[test]
+fn a_file_that_does_not_validate_fails_the_bake() {
+    fails(
+        "def configure(s, m):\n    files.content(\"/etc/one.conf\", \"x\\n\", validate = [\"grep\", \"-q\", \"y\", \"%s\"])\n",
+        &["components/one/component.star:2", "/etc/one.conf", "grep -q y"],
+    );
+}
+
+#[test]
+fn a_check_that_does_not_hold_on_the_fresh_boot_leaves_no_version() {
+    fails(
+        "def configure(s, m):\n    files.content(\"/etc/one.conf\", \"x\\n\")\n\ndef verify(s, m):\n    check.file(\"/etc/one.conf\", contains = \"y\")\n",
+        &["check.file", "/etc/one.conf", "fresh boot"],
+    );
+}
+
+#[test]
+fn a_download_with_another_checksum_is_refused() {
+    let Some(world) = World::new(&[]) else { return };
+    let download = world.dir.join("thing.bin");
+    std::fs::write(&download, "not what was promised").unwrap();
+    let body = format!(
+        "def install(s, m):\n    files.download(\"/opt/thing\", url = \"file://{}\", sha256 = \"{}\")\n",
+        download.display(),
+        "0".repeat(64)
+    );
+    for (path, text) in one(&body) {
+        world.write(path, &text);
+    }
+    world.failing_bake(&["one"]).says(&["thing.bin", &"0".repeat(64)]);
+    assert_eq!(Traces::settled(), Traces::none());
+}
+
+#[test]
+fn archives_do_not_escape() {
+    let Some(world) = World::new(&[]) else { return };
+    let evil = [
+        ("dots", "import tarfile,io\nt=tarfile.open('evil.tar','w')\ni=tarfile.TarInfo('../../etc/evil')\ni.size=1\nt.addfile(i,io.BytesIO(b'x'))\nt.close()"),
+        ("absolute", "import tarfile,io\nt=tarfile.open('evil.tar','w')\ni=tarfile.TarInfo('/etc/evil')\ni.size=1\nt.addfile(i,io.BytesIO(b'x'))\nt.close()"),
+        ("link", "import tarfile,io\nt=tarfile.open('evil.tar','w')\ni=tarfile.TarInfo('out')\ni.type=tarfile.SYMTYPE\ni.linkname='/etc'\nt.addfile(i)\nj=tarfile.TarInfo('out/evil')\nj.size=1\nt.addfile(j,io.BytesIO(b'x'))\nt.close()"),
+    ];
+    for (kind, program) in evil {
+        let made = Command::new("python3")
+            .args(["-c", program])
+            .current_dir(world.dir.join("components/one").tap(|dir| std::fs::create_dir_all(dir).unwrap()))
+            .status();
+        assert!(made.unwrap().success());
+        for (path, text) in one("def install(s, m):\n    files.archive(\"/opt/one\", src = \"evil.tar\")\n") {
+            world.write(path, &text);
+        }
+        let ended = world.failing_bake(&["one"]);
+        ended.says(&["components/one/component.star:2"]);
+        assert!(ended.said().contains("evil"), "{kind}: {}", ended.said());
+    }
+}
+
+#[test]
+fn without_root_the_error_says_so() {
+    let Some(world) = World::new(&tiny()) else { return };
+    std::fs::set_permissions(&world.dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let bake = world.command(&["bake", "tiny"]);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(bake.get_program());
+    command.args(bake.get_args()).current_dir(&world.dir).env_clear();
+    for (name, value) in bake.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+        command.env(name, value);
+    }
+    command.env("OLBAKE_CACHE", world.dir.join("cache-of-nobody"));
+    let ended: Ended = command.output().unwrap().into();
+    if ended.said().contains("Permission denied") && ended.stdout.is_empty() {
+        // The command itself lies where only root may go; there is nothing to see here.
+        return;
+    }
+    assert_ne!(ended.code, 0);
+    ended.says(&["root"]);
+}
+
+#[test]
+fn a_missing_host_tool_is_named_with_its_package() {
+    let Some(world) = World::new(&tiny()) else { return };
+    let ended: Ended = world.command(&["bake", "tiny"]).env("PATH", "/nonexistent").output().unwrap().into();
+    assert_ne!(ended.code, 0);
+    ended.says(&["systemd-nspawn", "systemd-container"]);
+}
+
+#[test]
+fn a_corrupt_block_and_a_torn_manifest_are_noticed() {
+    let Some(world) = World::new(&tiny()) else { return };
+    world.bake(&["tiny"]);
+    let largest = files(&world.registry())
+        .into_iter()
+        .max_by_key(|path| std::fs::metadata(path).map_or(0, |data| data.len()))
+        .unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    for byte in bytes.iter_mut().skip(100).step_by(5000) {
+        *byte ^= 0x55;
+    }
+    std::fs::write(&largest, bytes).unwrap();
+    let mut command = world.command(&["export", "tiny", "--format", "raw", "--output", "a.raw"]);
+    let ended: Ended = command.env("OLBAKE_CACHE", world.dir.join("fresh")).output().unwrap().into();
+    assert_ne!(ended.code, 0, "{}", ended.said());
+    ended.says(&["corrupt", largest.file_name().unwrap().to_str().unwrap()]);
+    assert!(!world.dir.join("a.raw").exists());
+
+    let version = super::support::versions(&world.registry()).pop().unwrap();
+    let text = std::fs::read_to_string(&version).unwrap();
+    std::fs::write(&version, &text[..text.len() / 2]).unwrap();
+    let ended = world.run(&["show", "tiny"]);
+    assert_ne!(ended.code, 0, "{}", ended.said());
+    ended.says(&[version.file_name().unwrap().to_str().unwrap()]);
+}
+
+#[test]
+fn two_bakes_of_one_image_do_not_collide() {
+    let Some(world) = World::new(&tiny()) else { return };
+    let words = format!("first.words=two {}", std::process::id());
+    let start = || {
+        let mut command = world.command(&["bake", "tiny", "--json", "--set", &words]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let (first, second) = (start(), start());
+    let first: Ended = first.wait_with_output().unwrap().into();
+    let second: Ended = second.wait_with_output().unwrap().into();
+    assert_eq!((first.code, second.code), (0, 0), "{}\n{}", first.said(), second.said());
+    let digest = |ended: &Ended| ended.events().pop().unwrap()["digest"].clone();
+    assert_eq!(digest(&first), digest(&second));
+    assert_eq!(super::support::versions(&world.registry()).len(), 1);
+    assert_eq!(Traces::settled(), Traces::none());
+}
+
+#[test]
+fn a_full_disk_is_said_and_the_next_bake_succeeds() {
+    let Some(world) = World::new(&[]) else { return };
+    world.write("components/first/component.star", FIRST);
+    world.write(
+        "images/one/image.star",
+        r#"image(name = "one", base = debian("bookworm"), components = [use("//components/first")])"#,
+    );
+    // The registry lies on a file system with hardly any room.
+    let small = world.dir.join("small");
+    std::fs::create_dir(&small).unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=20m", "tmpfs", small.to_str().unwrap()]).status();
+    assert!(mounted.unwrap().success());
+    let mut command = world.command(&["bake", "one"]);
+    let ended: Ended =
+        command.env("OLBAKE_REGISTRY", format!("file://{}", small.display())).output().unwrap().into();
+    let left = super::support::versions(&small);
+    assert!(Command::new("umount").arg(&small).status().unwrap().success());
+    assert_ne!(ended.code, 0, "{}", ended.said());
+    ended.says(&["space"]);
+    assert!(left.is_empty(), "{left:?}");
+    world.bake(&["one"]);
+    assert_eq!(Traces::settled(), Traces::none());
+}
+
+/// Lets a value be used in passing.
+trait Tap: Sized {
+    fn tap(self, look: impl FnOnce(&Self)) -> Self {
+        look(&self);
+        self
+    }
+}
+
+impl<T> Tap for T {}

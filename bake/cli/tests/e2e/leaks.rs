@@ -1,0 +1,124 @@
+//! What identifies the build or opens a door must not leave in an image.
+
+use super::support::{Traces, World};
+
+const IMAGE: &str =
+    r#"image(name = "leaky", base = debian("bookworm"), components = [use("//components/leaky")])"#;
+
+fn leaks(component: &str, token: &str, words: &[&str]) {
+    let Some(world) = World::new(&[("images/leaky/image.star", IMAGE)]) else { return };
+    world.write("components/leaky/component.star", component);
+    let ended: super::support::Ended =
+        world.command(&["bake", "leaky"]).env("LEAKY_TOKEN", token).output().unwrap().into();
+    assert_ne!(ended.code, 0, "the leak was not found:\n{}", ended.said());
+    ended.says(words);
+    assert!(!ended.said().contains(token), "the secret is in what was said");
+    assert!(super::support::versions(&world.registry()).is_empty());
+    assert_eq!(Traces::settled(), Traces::none());
+}
+
+const TOKEN: &str = "correct-horse-battery-staple-42";
+
+fn with_secret(configure: &str) -> String {
+    format!(
+        r#"
+Leaky = settings(name = "leaky", fields = {{
+    "token": setting(secret, source = "env:LEAKY_TOKEN", doc = "A token used while baking"),
+}})
+
+def configure(s, m):
+{configure}
+
+def verify(s, m):
+    check.file("/etc/os-release")
+
+component(name = "leaky", settings = Leaky, configure = configure, verify = verify)
+"#
+    )
+}
+
+#[test]
+fn a_secret_in_a_file_is_found() {
+    leaks(
+        &with_secret("    files.content(\"/etc/leaky.conf\", \"token = \" + s.token + \"\\n\", mode = 0o600)"),
+        TOKEN,
+        &["/etc/leaky.conf", "leaky.token"],
+    );
+}
+
+#[test]
+fn a_secret_in_base64_is_found() {
+    leaks(
+        &with_secret(
+            "    run.command([\"sh\", \"-c\", \"printf %s \\\"$T\\\" | base64 > /etc/leaky.b64\"], env = {\"T\": s.token})",
+        ),
+        TOKEN,
+        &["/etc/leaky.b64", "leaky.token"],
+    );
+}
+
+#[test]
+fn a_secret_used_and_not_kept_is_no_leak() {
+    let Some(world) = World::new(&[("images/leaky/image.star", IMAGE)]) else { return };
+    let body = "    run.command([\"sh\", \"-c\", \"test -n \\\"$T\\\" && echo used $T\"], env = {\"T\": s.token})";
+    world.write("components/leaky/component.star", &with_secret(body));
+    let mut command = world.command(&["bake", "leaky", "--json"]);
+    let ended: super::support::Ended = command.env("LEAKY_TOKEN", TOKEN).output().unwrap().into();
+    assert_eq!(ended.code, 0, "{}", ended.said());
+    assert!(!ended.said().contains(TOKEN), "the secret is in what was said");
+    for file in super::support::files(&world.registry()) {
+        let bytes = std::fs::read(&file).unwrap();
+        let found = bytes.windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes());
+        assert!(!found, "the secret is in {}", file.display());
+    }
+}
+
+#[test]
+fn a_private_key_is_found() {
+    let component = r#"
+def configure(s, m):
+    run.command(["sh", "-c", "openssl genpkey -algorithm ed25519 > /root/some.pem || ssh-keygen -q -t ed25519 -N '' -f /root/some.pem"])
+
+def install(s, m):
+    apt.packages(["openssh-client"])
+
+def verify(s, m):
+    check.file("/etc/os-release")
+
+component(name = "leaky", install = install, configure = configure, verify = verify)
+"#;
+    leaks(component, TOKEN, &["/root/some.pem", "private key"]);
+}
+
+#[test]
+fn machine_identity_and_host_keys_are_removed() {
+    let component = r#"
+def install(s, m):
+    apt.packages(["openssh-server"])
+
+def configure(s, m):
+    run.command(["sh", "-c", "systemd-machine-id-setup; ssh-keygen -A; echo secret stuff > /root/.bash_history"])
+
+def verify(s, m):
+    check.package("openssh-server")
+
+component(name = "leaky", install = install, configure = configure, verify = verify)
+"#;
+    let Some(world) = World::new(&[("images/leaky/image.star", IMAGE)]) else { return };
+    world.write("components/leaky/component.star", component);
+    world.bake(&["leaky"]);
+    let ended = world.run(&["export", "leaky", "--format", "tar.zst", "--output", "a.tar.zst"]);
+    assert_eq!(ended.code, 0, "{}", ended.said());
+    let listing = std::process::Command::new("tar")
+        .args(["--zstd", "-tvf", "a.tar.zst"])
+        .current_dir(&world.dir)
+        .output()
+        .unwrap();
+    let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
+    assert!(listing.contains("etc/ssh/sshd_config"), "the listing shows nothing");
+    for gone in ["ssh_host_", ".bash_history", "/var/lib/apt/lists/partial/", "policy-rc.d", "olbake-agent"] {
+        assert!(!listing.contains(gone), "{gone} is left in the image");
+    }
+    let machine_id = listing.lines().find(|line| line.ends_with("etc/machine-id")).unwrap();
+    assert_eq!(machine_id.split_whitespace().nth(2), Some("0"), "the machine-id is not empty: {machine_id}");
+}
