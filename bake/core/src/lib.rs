@@ -15,6 +15,7 @@ pub mod names;
 pub mod operation;
 pub mod plan;
 pub mod protocol;
+pub mod redact;
 pub mod report;
 pub mod secret;
 pub mod settings;

@@ -64,7 +64,7 @@ pub struct Seed<'a> {
     pub disk: &'a Utf8Path,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Location {
     pack: u32,
     offset: u64,
@@ -72,7 +72,7 @@ struct Location {
 }
 
 /// Which pack has which block.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Index {
     packs: Vec<ObjectKey>,
     known: HashSet<ObjectKey>,
@@ -93,6 +93,7 @@ impl Index {
 }
 
 /// The blocks in an object store.
+#[derive(Debug)]
 pub struct BlockStore {
     objects: Arc<dyn ObjectStore>,
     level: i32,
