@@ -1,7 +1,7 @@
 //! What this host keeps to be fast: raw disks of layers, downloads, package lists. All of it can be made again.
 //!
 //! Main type: [`Cache`]. Below its directory: `disks/KEY.raw` with `disks/KEY.json` beside it, `downloads/`,
-//! `packages/`, `failed/` (disks that a person asked to keep), `work/` (see [`crate::bake`]), `locks/`.
+//! `packages/`, `failed/` (disks that a person asked to keep), `work/` (of running bakes), `locks/`.
 //!
 //! Disks are not synchronised when they are kept: that would cost as much as making them. So each remembers the
 //! boot it was written in, and one of an earlier boot is not believed; the store has the blocks.

@@ -19,7 +19,7 @@ mod version;
 
 use std::sync::Arc;
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use olbake_core::blockmap::BlockMap;
 use olbake_core::plan::Plan;
 use olbake_core::{Digest, ImageName, ImageRef};
@@ -29,7 +29,6 @@ pub use version::{Package, VERSION_SCHEMA, Version};
 
 use crate::cache::Holder;
 use crate::store::StoreError;
-use crate::store::blocks::{Hear, Progress, ReadStats, Seed, WriteStats};
 
 /// Why the registry could not answer.
 #[derive(Debug, thiserror::Error)]
@@ -183,45 +182,24 @@ impl Registry {
         self.run(move |records| records.publish(&version, &map, &plan)).await
     }
 
-    /// Stores a disk. What the store has already is not stored again.
-    pub async fn write_disk(
-        &self,
-        disk: &Utf8Path,
-        hear: impl Fn(Progress) + Send + Sync + 'static,
-    ) -> Result<(BlockMap, WriteStats)> {
+    /// Stores a disk and says what it contains. What the store has already is not stored again. For progress and
+    /// numbers there is [`Records::write_disk`].
+    pub async fn write_disk(&self, disk: &Utf8Path) -> Result<BlockMap> {
         let disk = disk.to_owned();
-        self.run(move |records| records.write_disk(&disk, &hear)).await
+        self.run(move |records| Ok(records.write_disk(&disk, &|_| {})?.0)).await
     }
 
-    /// Makes the raw disk of a map at `to`. `seed` is a disk of this host that is much like it, with its map.
-    pub async fn read_disk(
-        &self,
-        map: &BlockMap,
-        to: &Utf8Path,
-        seed: Option<(BlockMap, Utf8PathBuf)>,
-        hear: impl Fn(Progress) + Send + Sync + 'static,
-    ) -> Result<ReadStats> {
+    /// Makes the raw disk of a map at `to`. To start from a disk that is much like it, and for progress, there is
+    /// [`Records::read_disk`].
+    pub async fn read_disk(&self, map: &BlockMap, to: &Utf8Path) -> Result<()> {
         let (map, to) = (map.clone(), to.to_owned());
-        self.run(move |records| {
-            let seed = seed.as_ref().map(|(map, disk)| Seed { map, disk });
-            records.read_disk(&map, &to, seed, &hear)
-        })
-        .await
+        self.run(move |records| records.read_disk(&map, &to, None, &|_| {}).map(drop)).await
     }
 
     /// Reads every block of a map and checks it.
-    pub async fn verify(
-        &self,
-        map: &BlockMap,
-        hear: impl Fn(Progress) + Send + Sync + 'static,
-    ) -> Result<()> {
+    pub async fn verify(&self, map: &BlockMap) -> Result<()> {
         let map = map.clone();
-        let hear: Box<dyn Fn(Progress) + Send + Sync> = Box::new(hear);
-        self.run(move |records| {
-            let hear: Hear<'_> = &*hear;
-            Ok(records.blocks().verify(&map, hear)?)
-        })
-        .await
+        self.run(move |records| Ok(records.blocks().verify(&map, &|_| {})?)).await
     }
 
     async fn run<T: Send + 'static>(
