@@ -2,8 +2,14 @@
 //! happens as events. Where a machine comes from is behind the traits of [`machine`]: nothing here knows
 //! containers, QEMU or a cloud.
 
+pub mod bake;
 pub mod cache;
+pub mod cancel;
+pub mod config;
 pub mod event;
 pub mod machine;
+pub mod payload;
 pub mod registry;
+pub mod secrets;
+pub mod session;
 pub mod store;

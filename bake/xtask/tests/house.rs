@@ -39,8 +39,7 @@ const IMPURE: [&str; 13] = [
 ];
 
 /// Crates that bake/core may be made of.
-const PURE_CRATES: [&str; 7] =
-    ["camino", "schemars", "serde", "serde_json", "sha2", "strsim", "thiserror"];
+const PURE_CRATES: [&str; 7] = ["camino", "schemars", "serde", "serde_json", "sha2", "strsim", "thiserror"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
@@ -83,7 +82,10 @@ fn walls_stand() {
     for (name, package) in ours(&metadata) {
         for dependency in dependencies(package, &[DependencyKind::Normal, DependencyKind::Build]) {
             for (walled, home) in WALLS {
-                assert!(dependency != walled || name == home, "{name} must not know {walled}: only {home} may");
+                assert!(
+                    dependency != walled || name == home,
+                    "{name} must not know {walled}: only {home} may"
+                );
             }
         }
     }
@@ -120,7 +122,12 @@ fn the_core_is_pure() {
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         for (number, line) in code.enumerate() {
             for word in IMPURE {
-                assert!(!line.contains(word), "{} names `{word}` (line {} of code)", path.display(), number + 1);
+                assert!(
+                    !line.contains(word),
+                    "{} names `{word}` (line {} of code)",
+                    path.display(),
+                    number + 1
+                );
             }
         }
     }
@@ -135,7 +142,8 @@ fn only_the_ui_draws() {
             }
             for word in ["println!", "eprintln!", "indicatif", "\\x1b[", "\\u{1b}["] {
                 let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-                let used = code.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(word));
+                let used =
+                    code.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(word));
                 assert!(!used, "{} draws with `{word}`: only bake/cli/src/ui may", path.display());
             }
         }

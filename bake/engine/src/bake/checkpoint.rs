@@ -8,29 +8,29 @@ use std::time::Duration;
 
 /// Decides, from what work and copies have cost in this bake.
 #[derive(Debug)]
-pub struct Policy {
+pub(super) struct Policy {
     copy: Duration,
     since: Duration,
 }
 
 impl Policy {
     /// Starts at a kept disk; copying it took so long.
-    pub fn new(copy: Duration) -> Self {
+    pub(super) fn new(copy: Duration) -> Self {
         Self { copy, since: Duration::ZERO }
     }
 
     /// A layer ran for so long.
-    pub fn worked(&mut self, spent: Duration) {
+    pub(super) fn worked(&mut self, spent: Duration) {
         self.since += spent;
     }
 
     /// Whether to keep the disk now.
-    pub fn is_due(&self) -> bool {
+    pub(super) fn is_due(&self) -> bool {
         self.since > self.copy
     }
 
     /// The disk was kept; copying it took so long.
-    pub fn kept(&mut self, copy: Duration) {
+    pub(super) fn kept(&mut self, copy: Duration) {
         *self = Self::new(copy);
     }
 }

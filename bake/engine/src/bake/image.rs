@@ -1,6 +1,7 @@
 //! The bake of one image, from its plan to its version. Main type: [`ImageBake`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use camino::Utf8PathBuf;
@@ -14,7 +15,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use crate::event::{BakeResult, CheckResult, Event, LayerOutcome, LayerResult, Stage};
 use crate::machine::Snapshot;
 use crate::payload::Payloads;
-use crate::registry::Version;
+use crate::registry::{Registry, Version};
 
 use super::checkpoint::Policy;
 use super::layers::{Kept, Layers};
@@ -88,7 +89,7 @@ impl<'a> ImageBake<'a> {
             architecture: self.plan.architecture.kernel(),
         };
         let (kept, hear_kept) = mpsc::unbounded_channel();
-        let writer = tokio::spawn(StoreWriter::new(self).run(hear_kept));
+        let writer = tokio::spawn(write_kept(self.bake.registry.clone(), hear_kept));
         let (results, sealed) = self.sealed_disk(work, &operations, kept).await?;
         drop(turn);
         self.tell.send_replace(Progress::Sealed { disk: sealed.clone() });
@@ -110,7 +111,8 @@ impl<'a> ImageBake<'a> {
 
         let began = Instant::now();
         self.stage_started(Stage::Register);
-        let map = writer.await.map_err(BakeError::Task)??;
+        let map =
+            writer.await.map_err(BakeError::Task)??.expect("a bake that came so far kept its sealed disk");
         let version = self.register(work, map, &results, passed).await?;
         self.stage_finished(Stage::Register, began);
         Ok(self.result(&version, LayerOutcome::Run, results))
@@ -238,14 +240,9 @@ impl<'a> ImageBake<'a> {
             events.send(Event::StageProgress { image: image.clone(), stage: Stage::Base, message });
         };
         let packages = self.bake.cache.packages();
-        let made = self.bake.builder.base(
-            base,
-            file.as_deref(),
-            &work.disk(),
-            &machine_dir,
-            Some(&packages),
-            &progress,
-        );
+        let disk = work.disk();
+        let made =
+            self.bake.builder.base(base, file.as_deref(), &disk, &machine_dir, Some(&packages), &progress);
         tokio::select! {
             disk = made => Ok(disk?),
             () = self.bake.cancel.cancelled() => Err(BakeError::Cancelled),
@@ -290,8 +287,11 @@ impl<'a> ImageBake<'a> {
             _ => None,
         };
         work.intent("register").map_err(|source| self.io("cannot write to", source))?;
-        let version = Version::new(self.plan, self.sealed_key(), parent, &map)
-            .with_evidence(layers, checks, &self.bake.options.now);
+        let version = Version::new(self.plan, self.sealed_key(), parent, &map).with_evidence(
+            layers,
+            checks,
+            &self.bake.options.now,
+        );
         self.bake.registry.publish(&version, &map, self.plan).await?;
         work.outcome("register", true).map_err(|source| self.io("cannot write to", source))?;
         Ok(version)
@@ -373,48 +373,17 @@ fn all_hold(checks: &[CheckResult]) -> Result<Vec<CheckResult>, BakeError> {
     if failed.is_empty() { Ok(checks.to_vec()) } else { Err(BakeError::Verification { failed }) }
 }
 
-/// Writes kept disks to the store as they come, each as what differs from the one before, while the bake goes on.
-/// Ends with the block map of the last: the sealed disk's.
-struct StoreWriter {
-    bake: Bake,
-    base: Option<BaseProgress>,
-    base_key: Option<Digest>,
-    image: ImageRef,
-}
-
-impl StoreWriter {
-    fn new(image: &ImageBake<'_>) -> Self {
-        let base_key = match &image.plan.base {
-            Base::Image { key, .. } => Some(*key),
-            _ => None,
-        };
-        Self {
-            bake: image.bake.clone(),
-            base: image.base.clone(),
-            base_key,
-            image: image.plan.image.clone(),
-        }
+/// Writes kept disks to the store as they come, while the bake goes on: blocks that the store has are not written
+/// again, so each costs what it differs by. Ends with the block map of the last: the sealed disk's.
+async fn write_kept(
+    registry: Arc<Registry>,
+    mut kept: mpsc::UnboundedReceiver<Kept>,
+) -> Result<Option<BlockMap>, BakeError> {
+    let mut last = None;
+    while let Some(Kept { key, disk }) = kept.recv().await {
+        let map = registry.write_disk(&disk.disk).await?;
+        registry.put_layer(&key, &map).await?;
+        last = Some(map);
     }
-
-    async fn run(self, mut kept: mpsc::UnboundedReceiver<Kept>) -> Result<BlockMap, BakeError> {
-        let mut parent = self.base_map().await?;
-        while let Some(Kept { key, disk }) = kept.recv().await {
-            let near = parent.as_ref().map(|(map, disk): &(BlockMap, Utf8PathBuf)| (map, disk.as_path()));
-            let map = self.bake.registry.write_disk(&disk.disk, near).await?;
-            self.bake.registry.put_layer(&key, &map).await?;
-            parent = Some((map, disk.disk));
-        }
-        Ok(parent.expect("a bake that came to its end kept its sealed disk").0)
-    }
-
-    /// The map and disk of the image that this one starts from, if its disk is at hand.
-    async fn base_map(&self) -> Result<Option<(BlockMap, Utf8PathBuf)>, BakeError> {
-        let Some(key) = self.base_key else { return Ok(None) };
-        if let Some(base) = &self.base {
-            base.registered(&self.image).await?;
-        }
-        let Some(version) = self.bake.registry.by_key(&key).await? else { return Ok(None) };
-        let Some(disk) = self.bake.cache.disk(&version.sealed_key)? else { return Ok(None) };
-        Ok(Some((self.bake.registry.map(&version.map).await?, disk)))
-    }
+    Ok(last)
 }

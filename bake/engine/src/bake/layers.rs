@@ -101,7 +101,8 @@ impl Layers<'_> {
         self.work.intent(&step).map_err(self.journal())?;
         let start = if layer.booted.is_some() { Start::BuildBooted } else { Start::Build };
         if self.machine.as_ref().is_some_and(|running| running.start != start) {
-            let before = self.plan.layers[..index].last().map_or_else(|| self.plan.base_key(), |layer| layer.key);
+            let before =
+                self.plan.layers[..index].last().map_or_else(|| self.plan.base_key(), |layer| layer.key);
             self.keep(before).await?;
         }
         self.ready(start).await?;
@@ -173,7 +174,12 @@ impl Layers<'_> {
         self.since.clear();
         drop(self.kept.send(Kept { key, disk }));
         let seconds = began.elapsed().as_secs_f64();
-        self.bake.events.send(Event::StageFinished { image, stage: Stage::Checkpoint, cached: false, seconds });
+        self.bake.events.send(Event::StageFinished {
+            image,
+            stage: Stage::Checkpoint,
+            cached: false,
+            seconds,
+        });
         Ok(())
     }
 
@@ -198,10 +204,11 @@ impl Layers<'_> {
         }
     }
 
-    async fn keep_failed(&self, running: Running) -> Result<(), BakeError> {
+    async fn keep_failed(&mut self, running: Running) -> Result<(), BakeError> {
         if let Some(disk) = running.machine.stop().await? {
             let path = self.bake.cache.keep_failed(&self.plan.image, &disk.disk)?;
-            let message = format!("the disk of the failed bake is at {path}; `olbake shell --disk {path}` opens it");
+            let message =
+                format!("the disk of the failed bake is at {path}; `olbake shell --disk {path}` opens it");
             self.bake.events.send(Event::Note { image: Some(self.plan.image.clone()), message });
         }
         Ok(())

@@ -48,9 +48,11 @@ impl FreshBoot<'_> {
                 agent: self.agent.to_owned(),
             })
             .await?;
-        let checks: Vec<Operation> = plan.checks.iter().flat_map(|checks| &checks.operations).cloned().collect();
+        let checks: Vec<Operation> =
+            plan.checks.iter().flat_map(|checks| &checks.operations).cloned().collect();
         let end = operations.run(&mut *machine, &checks, plan.key, true).await;
-        let failed = |results: &Vec<CheckResult>| results.iter().any(|check| check.outcome == Outcome::Failed);
+        let failed =
+            |results: &Vec<CheckResult>| results.iter().any(|check| check.outcome == Outcome::Failed);
         let results = end.map(|end| {
             let reports = end.reports.iter().map(|report| (report.id.as_str(), report)).collect();
             results(&checks, &reports)

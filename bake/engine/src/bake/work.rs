@@ -146,7 +146,9 @@ pub async fn sweep(cache: &Utf8Path, builder: &dyn Builder) -> Result<Vec<String
     let mut found = Vec::new();
     for entry in entries.flatten() {
         let path = entry.path();
-        let Some(lock) = abandoned(path).map_err(|error| failed("cannot lock", path, error))? else { continue };
+        let Some(lock) = abandoned(path).map_err(|error| failed("cannot lock", path, error))? else {
+            continue;
+        };
         let ended = builder.sweep(path).await?;
         let journal = std::fs::read_to_string(path.join("journal.jsonl")).unwrap_or_default();
         let step = unfinished(&journal).unwrap_or_else(|| "its start".to_owned());
