@@ -10,8 +10,8 @@ use std::borrow::Cow;
 pub const MASK: &str = "***";
 /// Shorter texts would mask ordinary words.
 const SHORTEST: usize = 4;
-/// Fewer characters of base64 occur anywhere; so short a value is found in its other forms.
-const SHORTEST_BASE64: usize = 8;
+/// Fewer characters of base64 or digits occur anywhere; so short a value is found in its other forms.
+const SHORTEST_ENCODED: usize = 8;
 
 /// How a value is written somewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,14 +82,16 @@ pub fn forms(value: &str) -> Vec<Form> {
     add("plain", value.to_owned());
     for alignment in 0..3 {
         let standard = base64_core(value.as_bytes(), alignment);
-        if standard.len() >= SHORTEST_BASE64 {
+        if standard.len() >= SHORTEST_ENCODED {
             add("base64", standard.replace('+', "-").replace('/', "_"));
             add("base64", standard);
         }
     }
     let hexadecimal: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
-    add("hexadecimal", hexadecimal.to_uppercase());
-    add("hexadecimal", hexadecimal);
+    if hexadecimal.len() >= SHORTEST_ENCODED {
+        add("hexadecimal", hexadecimal.to_uppercase());
+        add("hexadecimal", hexadecimal);
+    }
     let url = url_encoded(value);
     add("URL-encoded", url.replace("%20", "+"));
     add("URL-encoded", lower_escapes(&url));
