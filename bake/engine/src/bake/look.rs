@@ -64,7 +64,6 @@ impl Bake {
             on_failure: OnFailure::Cleanup,
         };
         let began = std::time::Instant::now();
-        self.events.send(Event::ImageStarted { image: image.clone(), key: plan.key, components: Vec::new() });
         self.events.send(Event::StageStarted { image: image.clone(), stage: Stage::Verify });
         let checks = boot.check(&disk, &plan, &operations).await?;
         let seconds = began.elapsed().as_secs_f64();

@@ -17,6 +17,7 @@
 mod checkpoint;
 mod image;
 mod layers;
+mod look;
 mod operations;
 mod verify;
 pub mod work;
