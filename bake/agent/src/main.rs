@@ -1,3 +1,97 @@
-//! olbake: agent.
+//! The agent: a static executable that carries a plan's operations out on the machine it runs on.
+//!
+//! It speaks [`olbake_core::protocol`] over its standard streams, or over a character device such as the port that
+//! QEMU gives a guest, and knows nothing of where the other end is. It has no settings of its own, starts no
+//! interpreter unless a recipe asks for one, and leaves nothing behind.
+//!
+//! The executable that travels is built by
+//! ```text
+//! RUSTFLAGS='-C target-feature=+crt-static' \
+//!     cargo build --profile agent -p olbake-agent --target x86_64-unknown-linux-gnu
+//! ```
+//! and must stay below 2 MB.
 
-fn main() {}
+mod accounts;
+mod blobs;
+mod context;
+mod diff;
+mod dpkg;
+mod edit;
+mod error;
+mod execute;
+mod http;
+mod journal;
+mod ops;
+mod outbox;
+mod process;
+mod redact;
+mod schedule;
+mod search;
+mod session;
+mod world;
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use outbox::Outbox;
+
+const USAGE: &str = "usage: olbake-agent [--device PATH | --version]";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let ending = match arguments[..] {
+        [] => serve_standard_streams(),
+        ["--device", path] => serve_device(path),
+        ["--version"] => {
+            println!("olbake-agent {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(64);
+        }
+    };
+    match ending {
+        Ok(ending) => ExitCode::from(u8::try_from(ending.code()).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("olbake-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve_standard_streams() -> std::io::Result<session::Ending> {
+    // Frames need a stream of their own: what anything in this process prints must not get between them.
+    let output = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    let input = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    Ok(session::serve(input, &Arc::new(Outbox::new(Box::new(output)))))
+}
+
+fn serve_device(path: &str) -> std::io::Result<session::Ending> {
+    let output = File::options().read(true).write(true).open(path)?;
+    let input = Device { file: output.try_clone()?, heard: false };
+    Ok(session::serve(input, &Arc::new(Outbox::new(Box::new(output)))))
+}
+
+/// A port to the host. It reads as ended while nobody has opened its other end.
+struct Device {
+    file: File,
+    heard: bool,
+}
+
+impl Read for Device {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let count = self.file.read(buffer)?;
+            if count > 0 || self.heard || buffer.is_empty() {
+                self.heard = true;
+                return Ok(count);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+}
