@@ -1,1 +1,27 @@
-//! olbake: local.
+//! Local machines: containers (systemd-nspawn) and VMs (QEMU), and the disks they start from.
+//!
+//! [`LocalBuilder`] is the way in: it carries out what `olbake_engine::machine` asks of a place where machines
+//! run. A process that uses it calls [`isolate`] first of all, so that mounts and loop devices end with it;
+//! processes end with it by themselves. What an older process left all the same is ended by `sweep`.
+
+mod basedisk;
+mod boot;
+mod builder;
+mod cgroup;
+mod container;
+mod copy;
+mod debian;
+mod disk;
+mod host;
+mod mount;
+mod nspawn;
+mod packages;
+mod preflight;
+mod seed;
+mod session;
+mod sweep;
+mod vm;
+
+pub use builder::LocalBuilder;
+pub use disk::root_partition;
+pub use mount::{Access, MountGuard, isolate, mount_root};
