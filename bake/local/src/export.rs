@@ -5,8 +5,9 @@ use std::fs;
 use camino::Utf8Path;
 use olbake_engine::machine::MachineError;
 
-use crate::host::{HostCommand, io_error};
+use crate::host::{HostCommand, find_tool, io_error};
 use crate::mount::{Access, mount_root};
+use crate::preflight::missing;
 
 /// Writes a raw disk as qcow2, compressed with Zstandard. A file at `to` is replaced.
 pub fn export_qcow2(disk: &Utf8Path, to: &Utf8Path) -> Result<(), MachineError> {
@@ -21,6 +22,9 @@ pub fn export_qcow2(disk: &Utf8Path, to: &Utf8Path) -> Result<(), MachineError> 
 /// access control lists and extended attributes. The disk is mounted at `mount_point`, read-only. A file at `to` is
 /// replaced.
 pub fn export_tar(disk: &Utf8Path, mount_point: &Utf8Path, to: &Utf8Path) -> Result<(), MachineError> {
+    if find_tool("zstd").is_none() {
+        return Err(missing("zstd"));
+    }
     let mounted = mount_root(disk, mount_point, Access::ReadOnly)?;
     let written = HostCommand::new("tar")
         .args(["--create", "--numeric-owner", "--acls", "--xattrs", "--xattrs-include=*", "--sparse"])

@@ -12,6 +12,7 @@ mod container;
 mod copy;
 mod debian;
 mod disk;
+mod export;
 mod host;
 mod mount;
 mod nspawn;
@@ -24,4 +25,5 @@ mod vm;
 
 pub use builder::LocalBuilder;
 pub use disk::root_partition;
+pub use export::{export_qcow2, export_tar};
 pub use mount::{Access, MountGuard, isolate, mount_root};

@@ -25,7 +25,7 @@ const COMMON: &[(&str, &str)] = &[
 ];
 
 /// Commands that only some things need; their absence is told when they are used.
-const OPTIONAL: &[(&str, &str)] = &[("qemu-img", "qemu-utils")];
+const OPTIONAL: &[(&str, &str)] = &[("qemu-img", "qemu-utils"), ("zstd", "zstd")];
 
 /// QEMU for machines of an architecture, and its firmware: code and variables.
 pub(crate) fn emulator(architecture: Architecture) -> (&'static str, &'static str) {

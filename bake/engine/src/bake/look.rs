@@ -6,26 +6,32 @@ use std::collections::BTreeMap;
 use camino::Utf8PathBuf;
 use olbake_core::plan::Plan;
 
+use crate::cache::Cache;
 use crate::event::{CheckResult, Event, Stage};
 use crate::machine::{MachineSpec, ShellStatus, Snapshot, Start};
 use crate::payload::Payloads;
-use crate::registry::{RegistryError, Version};
+use crate::registry::{Registry, RegistryError, Version};
 
 use super::operations::Operations;
 use super::verify::FreshBoot;
 use super::work::WorkDir;
 use super::{Bake, BakeError, OnFailure};
 
+/// The disk of a version: from the cache, or brought back from the store.
+pub async fn version_disk(registry: &Registry, cache: &Cache, version: &Version) -> Result<Snapshot, BakeError> {
+    if let Some(disk) = cache.disk(&version.sealed_key)? {
+        return Ok(Snapshot { disk });
+    }
+    let map = registry.map(&version.map).await?;
+    let partial = cache.partial_disk(&version.sealed_key);
+    registry.read_disk(&map, &partial).await?;
+    Ok(Snapshot { disk: cache.adopt_disk(&version.sealed_key, &partial)? })
+}
+
 impl Bake {
-    /// The disk of a version: from the cache, or brought back from the store.
+    /// The disk of a version, see [`version_disk`].
     pub async fn version_disk(&self, version: &Version) -> Result<Snapshot, BakeError> {
-        if let Some(disk) = self.cache.disk(&version.sealed_key)? {
-            return Ok(Snapshot { disk });
-        }
-        let map = self.registry.map(&version.map).await?;
-        let partial = self.cache.partial_disk(&version.sealed_key);
-        self.registry.read_disk(&map, &partial).await?;
-        Ok(Snapshot { disk: self.cache.adopt_disk(&version.sealed_key, &partial)? })
+        version_disk(&self.registry, &self.cache, version).await
     }
 
     /// The plan that a version was made from.

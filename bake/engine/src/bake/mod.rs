@@ -17,7 +17,7 @@
 mod checkpoint;
 mod image;
 mod layers;
-mod look;
+pub mod look;
 mod operations;
 mod verify;
 pub mod work;
