@@ -7,6 +7,7 @@ pub mod cache;
 pub mod cancel;
 pub mod config;
 pub mod event;
+pub mod gc;
 pub mod machine;
 pub mod payload;
 pub mod registry;

@@ -292,8 +292,8 @@ mod tests {
         let key = adopt(&cache, "web", 0);
         assert!(cache.disk(&key).unwrap().is_some());
         assert_eq!(cache.disk(&Digest::of(b"other")).unwrap(), None);
-        let later =
-            Cache { boot: "another".into(), in_use: Mutex::default(), dir: cache.dir.clone(), ..cache };
+        let later = Cache { boot: "another".into(), ..Cache::open(cache.dir(), None).unwrap() };
+        drop(cache);
         assert_eq!(later.disk(&key).unwrap(), None);
         assert_eq!(later.trim().unwrap().len(), 1);
     }

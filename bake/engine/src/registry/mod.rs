@@ -25,6 +25,7 @@ use olbake_core::plan::Plan;
 use olbake_core::{Digest, ImageName, ImageRef};
 
 pub use records::{Layer, Records};
+pub(crate) use records::{digest_in, key_pointer};
 pub use version::{Package, VERSION_SCHEMA, Version};
 
 use crate::cache::Holder;
@@ -68,6 +69,12 @@ pub enum RegistryError {
         object: String,
         /// What was found.
         problem: String,
+    },
+    /// An object that a pointer names is not there.
+    #[error("`{object}` is not there")]
+    Missing {
+        /// The file or URL.
+        object: String,
     },
     /// A record is of a later olbake.
     #[error("`{object}` has form {found}, this olbake knows {known}: use a newer one")]

@@ -1,6 +1,7 @@
 //! The registry's objects, read and written. Main type: [`Records`].
 
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::blockmap::BlockMap;
@@ -26,11 +27,11 @@ const LARGEST: usize = 1 << 30;
 
 /// A pointer to a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Pointer {
+struct Pointer {
     schema: u32,
-    pub(super) image: ImageRef,
-    pub(super) version: Digest,
-    pub(super) created: String,
+    image: ImageRef,
+    version: Digest,
+    created: String,
 }
 
 /// The disk of a layer.
@@ -41,6 +42,8 @@ pub struct Layer {
     pub map: Digest,
     /// Bytes of the disk.
     pub size: u64,
+    /// When it was last written, in seconds since 1970.
+    pub written: u64,
 }
 
 /// The registry, blocking.
@@ -131,12 +134,21 @@ impl Records {
         }
     }
 
-    /// The version of a plan's key. A pointer to a version that is gone is none.
+    /// The version of a plan's key, when all of it is there: a version that lost blocks, its map or its record is
+    /// made again.
     pub fn by_key(&self, key: &Digest) -> Result<Option<Version>> {
-        match self.pointer(&key_pointer(key))? {
-            Some(pointer) => self.version(&pointer.image, &pointer.version),
-            None => Ok(None),
+        let Some(pointer) = self.pointer(&key_pointer(key))? else { return Ok(None) };
+        let Some(version) = self.version(&pointer.image, &pointer.version)? else { return Ok(None) };
+        Ok(self.complete_map(&version.map)?.map(|_| version))
+    }
+
+    /// A block map, if it is there and so are all its blocks.
+    pub(crate) fn complete_map(&self, digest: &Digest) -> Result<Option<BlockMap>> {
+        if self.objects.get_range(&map_key(digest), 0, 0)?.is_none() {
+            return Ok(None);
         }
+        let map = self.map(digest)?;
+        Ok(self.blocks.is_complete(&map)?.then_some(map))
     }
 
     /// The version of a digest.
@@ -208,7 +220,9 @@ impl Records {
     /// The block map of this digest.
     pub fn map(&self, digest: &Digest) -> Result<BlockMap> {
         let key = map_key(digest);
-        let text = self.unpacked(&key)?.ok_or_else(|| self.torn(&key, "it is not there"))?;
+        let text = self
+            .unpacked(&key)?
+            .ok_or_else(|| RegistryError::Missing { object: self.objects.place(&key) })?;
         let map: BlockMap = self.parse(&key, &text)?;
         if map.digest() != *digest {
             return Err(self.torn(&key, "it has another digest than its name says"));
@@ -222,18 +236,16 @@ impl Records {
         let name = layer_key(key);
         let Some(object) = self.objects.get(&name)? else { return Ok(None) };
         let layer: Layer = self.parse(&name, &object.bytes)?;
-        if self.objects.get_range(&map_key(&layer.map), 0, 0)?.is_none() {
-            return Ok(None);
-        }
-        let map = self.map(&layer.map)?;
-        Ok(self.blocks.missing(&map)?.is_empty().then_some(map))
+        self.complete_map(&layer.map)
     }
 
     /// Remembers the disk of a layer; its blocks are in the store.
     pub fn put_layer(&self, key: &Digest, map: &BlockMap) -> Result<()> {
         self.hold()?;
         self.put_map(map)?;
-        let layer = Layer { schema: POINTER_SCHEMA, map: map.digest(), size: map.size };
+        let written =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let layer = Layer { schema: POINTER_SCHEMA, map: map.digest(), size: map.size, written };
         self.objects.put(&layer_key(key), canonical::to_string(&layer).as_bytes(), Put::Always)?;
         Ok(())
     }
@@ -320,7 +332,7 @@ impl Records {
             self.objects.delete(&key)?;
         }
         self.objects.delete(&version_key(&version.image_ref(), &version.digest))?;
-        self.settle_head(&version.image_ref())
+        Ok(())
     }
 
     /// Stores a disk. What the store has already is not stored again.
@@ -363,7 +375,7 @@ impl Records {
         }
     }
 
-    pub(super) fn version(&self, image: &ImageRef, digest: &Digest) -> Result<Option<Version>> {
+    fn version(&self, image: &ImageRef, digest: &Digest) -> Result<Option<Version>> {
         self.read_version(&version_key(image, digest))
     }
 
@@ -376,10 +388,15 @@ impl Records {
         Version::from_json(&object.bytes).map(Some).map_err(|e| self.torn(key, &e.to_string()))
     }
 
-    pub(super) fn pointer(&self, key: &ObjectKey) -> Result<Option<Pointer>> {
+    fn pointer(&self, key: &ObjectKey) -> Result<Option<Pointer>> {
         let Some(object) = self.objects.get(key)? else { return Ok(None) };
         self.check_schema(key, &object.bytes, POINTER_SCHEMA)?;
         self.parse(key, &object.bytes).map(Some)
+    }
+
+    /// The version that a pointer names.
+    pub(crate) fn points_to(&self, key: &ObjectKey) -> Result<Option<Digest>> {
+        Ok(self.pointer(key)?.map(|pointer| pointer.version))
     }
 
     fn check_schema(&self, key: &ObjectKey, text: &[u8], known: u32) -> Result<()> {
@@ -398,7 +415,7 @@ impl Records {
         serde_json::from_slice(text).map_err(|error| self.torn(key, &error.to_string()))
     }
 
-    pub(super) fn torn(&self, key: &ObjectKey, problem: &str) -> RegistryError {
+    fn torn(&self, key: &ObjectKey, problem: &str) -> RegistryError {
         RegistryError::Torn { object: self.objects.place(key), problem: problem.to_owned() }
     }
 }

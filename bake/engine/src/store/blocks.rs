@@ -135,9 +135,18 @@ impl BlockStore {
     /// The blocks of a map that no pack has, with their places in the disk.
     pub fn missing(&self, map: &BlockMap) -> Result<Vec<(u32, Digest)>, StoreError> {
         self.refresh()?;
+        Ok(self.not_indexed(map))
+    }
+
+    /// Whether some pack has every block of a map, as far as was known when packs were last looked for, or else now.
+    pub fn is_complete(&self, map: &BlockMap) -> Result<bool, StoreError> {
+        Ok(self.not_indexed(map).is_empty() || self.missing(map)?.is_empty())
+    }
+
+    fn not_indexed(&self, map: &BlockMap) -> Vec<(u32, Digest)> {
         let guard = self.index.read().expect(LOCKED);
         let has = |digest: &Digest| guard.as_ref().is_some_and(|index| index.blocks.contains_key(digest));
-        Ok(map.blocks.iter().filter(|(_, digest)| !has(digest)).map(|(n, d)| (*n, *d)).collect())
+        map.blocks.iter().filter(|(_, digest)| !has(digest)).map(|(n, d)| (*n, *d)).collect()
     }
 
     /// Stores what a disk contains and says what that is. When this returns, all of it is durable.
@@ -272,13 +281,20 @@ impl BlockStore {
         let Some(frame) = self.objects.get_range(&key, location.offset, location.length as usize)? else {
             return Err(missing);
         };
-        let problem = match scratch.decompressor.decompress_to_buffer(&frame, &mut scratch.block) {
-            Ok(BLOCK) if Digest::of(&scratch.block) == *digest => return Ok(()),
-            Ok(BLOCK) => "its bytes have another digest".to_owned(),
-            Ok(length) => format!("it has {length} bytes instead of {BLOCK}"),
-            Err(error) => format!("it cannot be decompressed ({error})"),
-        };
-        Err(StoreError::CorruptBlock { block: *digest, object: self.objects.place(&key), problem })
+        scratch.unpack(&frame, digest).map_err(|problem| StoreError::CorruptBlock {
+            block: *digest,
+            object: self.objects.place(&key),
+            problem,
+        })
+    }
+
+    pub(super) fn objects(&self) -> &dyn ObjectStore {
+        &*self.objects
+    }
+
+    /// Forgets what packs there are.
+    pub(super) fn forget(&self) {
+        *self.index.write().expect(LOCKED) = None;
     }
 }
 
@@ -304,15 +320,25 @@ fn report(hear: Hear<'_>, done: u64, total: u64) {
 }
 
 /// A thread's own memory.
-struct Scratch {
+pub(super) struct Scratch {
     block: Vec<u8>,
     decompressor: zstd::bulk::Decompressor<'static>,
 }
 
 impl Scratch {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let decompressor = zstd::bulk::Decompressor::new().expect("zstd makes a context");
         Self { block: vec![0; BLOCK], decompressor }
+    }
+
+    /// Fills the block from its frame, or says what is wrong with it.
+    pub(super) fn unpack(&mut self, frame: &[u8], digest: &Digest) -> Result<(), String> {
+        match self.decompressor.decompress_to_buffer(frame, &mut self.block) {
+            Ok(BLOCK) if Digest::of(&self.block) == *digest => Ok(()),
+            Ok(BLOCK) => Err("its bytes have another digest".to_owned()),
+            Ok(length) => Err(format!("it has {length} bytes instead of {BLOCK}")),
+            Err(error) => Err(format!("it cannot be decompressed ({error})")),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! Everything here blocks: async callers use `spawn_blocking`.
 
 pub mod blocks;
+pub(crate) mod collect;
 pub mod disk;
 pub mod file;
 pub mod measure;

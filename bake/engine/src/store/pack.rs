@@ -25,8 +25,8 @@ const SUFFIX: &str = ".pack";
 const MAGIC: &[u8; 12] = b"olbake pack1";
 const ENTRY: usize = 32 + 8 + 4;
 const TRAILER: usize = 4 + MAGIC.len();
-/// What is read of a pack's end at first; enough for 744 blocks.
-const TAIL: u64 = 32 * 1024;
+/// What is read of a pack's end at first; enough for 371 blocks.
+const TAIL: u64 = 16 * 1024;
 /// A pack is closed when it has this many bytes…
 const FULL_BYTES: u64 = 32 * 1024 * 1024;
 /// … or this many blocks.
