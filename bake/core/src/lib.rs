@@ -11,6 +11,7 @@ pub mod diagnostic;
 pub mod digest;
 pub mod effects;
 pub mod key;
+pub mod lint;
 pub mod names;
 pub mod operation;
 pub mod plan;

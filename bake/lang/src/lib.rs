@@ -1,1 +1,28 @@
-//! olbake: lang.
+//! Recipes: Starlark in, plans out. The only crate that knows the interpreter.
+//!
+//! A [`Workspace`] is a folder with `olbake.toml`, `components/NAME/component.star` and `images/NAME/image.star`. Its
+//! files are evaluated once; the functions of a component run once for each use with other settings. Evaluation is
+//! hermetic: a recipe sees its settings, facts about the machine it is planned for, and files of the workspace, and
+//! nothing of the clock, the network or the environment. It ends within a number of steps.
+
+mod builtin;
+mod check;
+mod conflict;
+mod declare;
+mod fault;
+mod finish;
+mod layer;
+mod loader;
+mod ops;
+mod plan;
+mod pymethods;
+mod rewrite;
+pub mod scaffold;
+mod session;
+mod sources;
+mod template;
+mod types;
+mod values;
+mod workspace;
+
+pub use workspace::{Inputs, Planned, SecretVersion, Workspace};

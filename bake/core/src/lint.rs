@@ -1,0 +1,149 @@
+//! Lints on plans: what is allowed and yet most likely not wanted. Each is a warning at the call in the recipe.
+//!
+//! | code | what |
+//! |---|---|
+//! | `fhs` | an archive, tree, clone or configuration in a place that the Filesystem Hierarchy Standard keeps for something else |
+//! | `plain-http` | a download or package source over HTTP without TLS |
+//! | `unpinned-package` | a package in whatever version is newest on the day |
+//! | `service-start` | a service that runs during the bake |
+//! | `shell` | a command through a shell that has no need of one |
+//! | `world-writable` | a file or directory that every user may change |
+//!
+//! What concerns declarations and not plans (settings never read or without a text, components without checks) is found
+//! by `bake/lang`, which sees the recipes.
+
+use camino::Utf8Path;
+
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::operation::{Action, Operation, PackageState, Run};
+use crate::plan::{Payload, Plan};
+
+/// Everything worth a warning in a plan, in the order of its operations.
+pub fn plan(plan: &Plan) -> Diagnostics {
+    let mut found = Diagnostics::default();
+    for operation in plan.layers.iter().flat_map(|layer| &layer.operations) {
+        let mut warn = |code: &str, message: String, help: &str| {
+            found.push(Diagnostic::warning(code, message).at(operation.spans.first().cloned()).help(help));
+        };
+        places(operation, &mut warn);
+        downloads(plan, operation, &mut warn);
+        packages(operation, &mut warn);
+        services(operation, &mut warn);
+        shells(operation, &mut warn);
+        modes(operation, &mut warn);
+    }
+    found
+}
+
+type Warn<'a> = dyn FnMut(&str, String, &str) + 'a;
+
+/// Where what is not packaged belongs.
+const OWN_SOFTWARE: [&str; 5] = ["/opt", "/usr/local", "/srv", "/var/lib", "/usr/share"];
+/// Where only packages write.
+const PACKAGED: [&str; 8] = ["/usr/bin", "/usr/sbin", "/usr/lib", "/usr/libexec", "/bin", "/sbin", "/lib", "/usr/include"];
+/// Where nothing stays.
+const FLEETING: [&str; 6] = ["/tmp", "/var/tmp", "/run", "/var/run", "/proc", "/sys"];
+/// What configuration files end in.
+const CONFIGURATION: [&str; 8] = ["conf", "cfg", "ini", "toml", "yaml", "yml", "json", "service"];
+
+fn below(path: &Utf8Path, folders: &[&str]) -> bool {
+    folders.iter().any(|folder| path.starts_with(folder))
+}
+
+fn places(operation: &Operation, warn: &mut Warn<'_>) {
+    let (path, bundle) = match &operation.action {
+        Action::FileArchive { path, .. } => (path, true),
+        // Configuration comes as trees too.
+        Action::FileTree { path, .. } => (path, !path.starts_with("/etc")),
+        Action::FilePut { path, .. } | Action::FileGenerated { path, .. } => (path, false),
+        Action::FileDirectory { path, .. } => (path, false),
+        _ => return,
+    };
+    if below(path, &FLEETING) {
+        warn("fhs", format!("`{path}` does not survive into a running machine"), "use a place that stays: `/var/lib`, `/opt`, `/etc`");
+    } else if bundle && !below(path, &OWN_SOFTWARE) {
+        warn("fhs", format!("`{path}` is no place for an archive or tree"), "unpack below `/opt`, `/usr/local` or `/srv`");
+    } else if below(path, &PACKAGED) && !is_unit_or_plugin(path) {
+        warn("fhs", format!("`{path}` belongs to packages"), "own programs go to `/usr/local` or `/opt`");
+    } else if !bundle && is_configuration(path) && below(path, &["/opt", "/usr/local", "/srv", "/root", "/home"]) {
+        warn("fhs", format!("the configuration `{path}` is outside of `/etc`"), "configuration goes below `/etc`");
+    } else if path.ancestors().count() == 2 && path != "/" && matches!(operation.action, Action::FileDirectory { .. }) && !below(path, &STANDARD) {
+        warn("fhs", format!("`{path}` is a new directory at the root"), "data goes below `/var/lib` or `/srv`, software below `/opt`");
+    }
+}
+
+/// The directories at the root that the standard knows.
+const STANDARD: [&str; 18] = [
+    "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc", "/root", "/run", "/sbin",
+    "/srv", "/sys", "/usr", "/var",
+];
+
+fn is_unit_or_plugin(path: &Utf8Path) -> bool {
+    below(path, &["/usr/lib/systemd", "/lib/systemd", "/usr/lib/sysusers.d", "/usr/lib/tmpfiles.d", "/usr/lib/udev", "/usr/lib/locale"])
+}
+
+fn is_configuration(path: &Utf8Path) -> bool {
+    path.extension().is_some_and(|extension| CONFIGURATION.contains(&extension))
+        && !path.as_str().contains("/share/")
+}
+
+fn downloads(plan: &Plan, operation: &Operation, warn: &mut Warn<'_>) {
+    for content in operation.action.contents() {
+        if let Some(Payload::Url { url }) = plan.payloads.get(&content.digest)
+            && url.starts_with("http://")
+        {
+            warn("plain-http", format!("`{url}` is downloaded without TLS"), "use `https://`: the checksum guards the bytes, not what is asked for");
+        }
+    }
+}
+
+fn packages(operation: &Operation, warn: &mut Warn<'_>) {
+    let Action::AptPackages { packages, .. } = &operation.action else { return };
+    for request in packages.iter().filter(|request| request.state == PackageState::Latest) {
+        let name = &request.name;
+        warn(
+            "unpinned-package",
+            format!("the package `{name}` is the newest of the day: two bakes of one plan may differ"),
+            "name a version: `name=version`, or drop `latest`",
+        );
+    }
+}
+
+fn services(operation: &Operation, warn: &mut Warn<'_>) {
+    let what = match &operation.action {
+        Action::AptPackages { start_services: true, .. } => "packages start their services during the bake".to_owned(),
+        Action::Service { unit, running: Some(true), .. } => format!("`{unit}` runs during the bake"),
+        Action::Run(run) if starts_service(run) => "a command starts a service during the bake".to_owned(),
+        _ => return,
+    };
+    warn("service-start", what, "what a service writes while it runs is in every copy of the image: enable it, and it starts at boot");
+}
+
+fn starts_service(run: &Run) -> bool {
+    let words: Vec<&str> = run.argv.iter().flat_map(|word| word.split_whitespace()).collect();
+    words.windows(2).any(|pair| {
+        pair[0].rsplit('/').next() == Some("systemctl") && matches!(pair[1], "start" | "restart" | "reload-or-restart")
+    }) || words.windows(2).any(|pair| pair == ["enable", "--now"])
+}
+
+fn shells(operation: &Operation, warn: &mut Warn<'_>) {
+    let Action::Run(run) = &operation.action else { return };
+    let needless = run.shell && run.argv.iter().all(|text| !text.contains(['|', '&', ';', '<', '>', '$', '*', '?', '`', '(', '~', '\n', '"', '\'']));
+    if needless {
+        warn("shell", "this command needs no shell".to_owned(), "give it as a list: `run.command([\"program\", \"argument\"])`");
+    }
+}
+
+fn modes(operation: &Operation, warn: &mut Warn<'_>) {
+    let (path, mode) = match &operation.action {
+        Action::FilePut { path, ownership, .. }
+        | Action::FileDirectory { path, ownership, .. }
+        | Action::FileGenerated { path, ownership, .. }
+        | Action::FileAttributes { path, ownership, .. } => (path, ownership.mode),
+        _ => return,
+    };
+    // With the sticky bit a directory is safe to share, as `/tmp` is.
+    if mode.is_some_and(|mode| mode & 0o002 != 0 && mode & 0o1000 == 0) {
+        warn("world-writable", format!("every user may change `{path}`"), "drop the last write bit, or give the directory mode `0o1777`");
+    }
+}

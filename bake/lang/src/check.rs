@@ -1,0 +1,75 @@
+//! `olbake check`: every file parsed, every component and image evaluated, everything found reported once.
+
+use std::sync::PoisonError;
+
+use olbake_core::diagnostic::{Diagnostic, Diagnostics, Severity};
+use olbake_core::settings::Schema;
+
+use crate::layer::Component;
+use crate::plan::{Planner, unique};
+use crate::values::SettingsData;
+use crate::workspace::{Inputs, Workspace};
+
+/// Checks a workspace.
+pub(crate) fn check(workspace: &Workspace, inputs: &Inputs, misnamed: &Diagnostics) -> Diagnostics {
+    let mut found = misnamed.0.clone();
+    for image in workspace.images() {
+        found.extend(workspace.image(&image.image).err().into_iter().flat_map(|problems| problems.0));
+    }
+    let planner = match Planner::new(workspace, inputs) {
+        Ok(planner) => planner,
+        Err(problems) => {
+            found.extend(problems.0);
+            return unique(found);
+        }
+    };
+    for (_, planned) in planner.plan_all(&workspace.images()) {
+        match planned {
+            Ok(planned) => found.extend(planned.warnings.0),
+            Err(problems) => found.extend(problems.0),
+        }
+    }
+    let read = planner.read.lock().unwrap_or_else(PoisonError::into_inner);
+    for name in workspace.components() {
+        match workspace.component(name.as_str(), None) {
+            Ok(component) => lint_component(workspace, &component, read.get(&name).copied(), &mut found),
+            Err(problems) => found.extend(problems.0),
+        }
+    }
+    found.sort_by(|one, other| {
+        let place = |problem: &Diagnostic| problem.span.as_ref().map(|span| (span.file.clone(), span.line, span.column));
+        (one.severity, place(one)).cmp(&(other.severity, place(other)))
+    });
+    unique(found)
+}
+
+/// What can be said of a component without an image.
+fn lint_component(workspace: &Workspace, component: &Component, read: Option<u64>, found: &mut Vec<Diagnostic>) {
+    let declaration = &component.declaration;
+    let schema: &Schema = &declaration.schema;
+    let file = component.folder.join("component.star");
+    let text = workspace.sources.text(file.as_str()).unwrap_or_else(|| "".into());
+    for (index, (name, field)) in schema.fields.iter().enumerate() {
+        if field.doc.as_deref().is_none_or(|doc| doc.trim().is_empty()) {
+            let text = format!("the setting `{}.{name}` says nothing of what it is for", schema.name);
+            found.push(Diagnostic::warning("setting-without-doc", text).at(field.span.clone()).help("add `doc = \"…\"`"));
+        }
+        // Only a component that some image uses has been seen running; a branch not taken may still name the setting.
+        let seen = read.is_none_or(|bits| SettingsData::is_read(bits, index));
+        if !seen && !text.contains(&format!(".{name}")) {
+            let text = format!("the setting `{}.{name}` is never read", schema.name);
+            found.push(
+                Diagnostic::warning("setting-never-read", text).at(field.span.clone()).help("use it, or remove it"),
+            );
+        }
+    }
+    let [.., verify, _upgrade] = declaration.phases;
+    if !verify && declaration.phases.iter().any(|phase| *phase) {
+        let text = format!("the component `{}` has no checks", component.name);
+        found.push(
+            Diagnostic { severity: Severity::Warning, ..Diagnostic::error("no-checks", text) }
+                .at(declaration.span.clone())
+                .help("add `verify`: its checks run on a fresh boot before a version exists"),
+        );
+    }
+}

@@ -1,0 +1,119 @@
+//! What went wrong in the interpreter, as diagnostics with places.
+
+use std::fmt;
+
+use olbake_core::diagnostic::Diagnostic;
+use olbake_core::span::Span;
+use starlark::codemap::FileSpan;
+
+/// The most calls and loop turns of one evaluation.
+pub(crate) const STEP_LIMIT: u64 = 1_000_000;
+
+/// A diagnostic on its way through the interpreter.
+#[derive(Debug)]
+struct Raised(Diagnostic);
+
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Raised {}
+
+/// Stops the evaluation with a diagnostic.
+#[cold]
+pub(crate) fn raise(diagnostic: Diagnostic) -> starlark::Error {
+    starlark::Error::new_other(Raised(diagnostic))
+}
+
+/// Stops the evaluation with a message, at the place where it is.
+#[cold]
+pub(crate) fn raise_text(message: impl Into<String>) -> starlark::Error {
+    raise(Diagnostic::error("recipe", message))
+}
+
+/// A place in a recipe.
+pub(crate) fn span(at: &FileSpan) -> Span {
+    let range = at.resolve_span();
+    let number = |index: usize| u32::try_from(index + 1).unwrap_or(u32::MAX);
+    Span {
+        file: at.filename().to_owned(),
+        line: number(range.begin.line),
+        column: number(range.begin.column),
+        end_line: number(range.end.line),
+        end_column: number(range.end.column),
+    }
+}
+
+/// An error of the interpreter as a diagnostic.
+pub(crate) fn diagnose(error: starlark::Error) -> Diagnostic {
+    let place = error.span().map(span);
+    let frames: Vec<(String, Option<Span>)> =
+        error.call_stack().frames.iter().map(|frame| (frame.name.clone(), frame.location.as_ref().map(span))).collect();
+    let kind = match error.kind() {
+        starlark::ErrorKind::Fail(_) => "fail",
+        starlark::ErrorKind::Parser(_) => "syntax",
+        starlark::ErrorKind::Scope(_) => "unknown-name",
+        starlark::ErrorKind::StackOverflow(_) => "endless",
+        _ => "recipe",
+    };
+    let mut diagnostic = match raised(error.kind()) {
+        Some(Raised(diagnostic)) => diagnostic.clone(),
+        None => reworded(kind, &error.without_diagnostic().to_string()),
+    };
+    let innermost = frames.iter().rev().find_map(|(_, place)| place.clone());
+    let diagnostic_span = diagnostic.span.take().or(place).or(innermost);
+    // An error inside a helper is easier to understand with the call that led there.
+    let callers = frames.iter().rev().filter_map(|(name, place)| Some((name, place.clone()?)));
+    for (name, place) in callers.filter(|(_, place)| Some(place) != diagnostic_span.as_ref()).take(3) {
+        diagnostic.related.push((place, format!("in `{name}`")));
+    }
+    diagnostic.at(diagnostic_span)
+}
+
+fn raised(kind: &starlark::ErrorKind) -> Option<&Raised> {
+    match kind {
+        starlark::ErrorKind::Other(error)
+        | starlark::ErrorKind::Native(error)
+        | starlark::ErrorKind::Value(error)
+        | starlark::ErrorKind::Function(error)
+        | starlark::ErrorKind::Fail(error) => error.downcast_ref::<Raised>(),
+        _ => None,
+    }
+}
+
+/// The interpreter's words as ours: a fragment, and its suggestion as help.
+fn reworded(kind: &str, message: &str) -> Diagnostic {
+    if message.contains("ticks has been exceeded") {
+        return Diagnostic::error("endless", format!("the recipe did not end within {STEP_LIMIT} steps"))
+            .help("a loop or recursion here has no end that is near enough");
+    }
+    if kind == "endless" {
+        return Diagnostic::error("endless", "the recipe calls itself too deeply")
+            .help("recipes describe a machine; write the repetition as a loop over a list");
+    }
+    if message.contains("Heap memory limit") {
+        return Diagnostic::error("endless", "the recipe uses more memory than a recipe may");
+    }
+    let message = message.strip_prefix("fail:").unwrap_or(message).trim();
+    let message = message.strip_prefix("fail: ").unwrap_or(message);
+    let (message, suggestion) = match message.split_once(", did you mean ") {
+        Some((message, rest)) => (message, Some(format!("did you mean {}?", rest.trim_end_matches(['?', '.'])))),
+        None => (message, None),
+    };
+    let mut diagnostic = Diagnostic::error(kind, lower_first(message));
+    diagnostic.help = suggestion;
+    diagnostic
+}
+
+/// Messages are fragments; names and quoted text keep their case.
+fn lower_first(message: &str) -> String {
+    let mut characters = message.chars();
+    match (characters.next(), characters.clone().next()) {
+        (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
+            first.to_lowercase().chain(characters).collect()
+        }
+        _ => message.to_owned(),
+    }
+}

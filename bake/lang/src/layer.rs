@@ -1,0 +1,266 @@
+//! One use of a component: its functions run with its settings, and what they recorded becomes a layer's operations.
+//!
+//! The result depends on the settings, the facts that were asked for, and files: it is kept and used again for
+//! every image that uses the component in the same way.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use camino::Utf8PathBuf;
+use olbake_core::diagnostic::Diagnostic;
+use olbake_core::operation::{Operation, Phase};
+use olbake_core::secret::SecretId;
+use olbake_core::span::Span;
+use olbake_core::{ComponentName, Digest};
+use serde_json::Value as Json;
+use starlark::environment::Module;
+use starlark::eval::Evaluator;
+use starlark::values::dict::DictRef;
+use starlark::values::list::ListRef;
+use starlark::values::tuple::TupleRef;
+use starlark::values::{OwnedFrozenValue, Value};
+
+use crate::declare::ComponentDeclaration;
+use crate::session::{Recording, Session, Stored};
+use crate::sources::Sources;
+use crate::template::Templates;
+use crate::values::{Facts, MachineView, SettingsData, SettingsView, from_setting, to_json};
+use crate::{fault, finish, loader};
+
+/// A component of the workspace.
+pub(crate) struct Component {
+    pub(crate) name: ComponentName,
+    pub(crate) folder: Utf8PathBuf,
+    pub(crate) declaration: ComponentDeclaration,
+    /// A list of its phases and of the functions of its settings.
+    pub(crate) functions: OwnedFrozenValue,
+    pub(crate) templates: Arc<Templates>,
+}
+
+/// What one use of a component comes to.
+pub(crate) struct LayerDraft {
+    /// The operations of the layer.
+    pub(crate) operations: Vec<Operation>,
+    /// Which of them may claim a path that another has claimed.
+    pub(crate) overriding: Vec<bool>,
+    /// Paths that a unit follows and no operation of the layer writes.
+    pub(crate) foreign: Vec<(Utf8PathBuf, Option<Span>)>,
+    /// The checks.
+    pub(crate) checks: Vec<Operation>,
+    /// The bytes that the operations need.
+    pub(crate) payloads: BTreeMap<Digest, Stored>,
+    /// Which settings were read.
+    pub(crate) read: u64,
+    /// The values of computed settings.
+    pub(crate) computed: Vec<(String, Json)>,
+    /// Whether the recipe asked for the image's name.
+    pub(crate) asked_for_image: bool,
+}
+
+/// What one use of a component is evaluated with.
+pub(crate) struct Use<'a> {
+    pub(crate) component: &'a Component,
+    /// Values in the order of the declaration; computed ones are null.
+    pub(crate) values: Vec<Json>,
+    pub(crate) secrets: Vec<SecretId>,
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) sources: &'a Arc<Sources>,
+    /// Where the component is used.
+    pub(crate) span: Option<Span>,
+}
+
+/// The functions of a component, in the interpreter.
+struct Functions<'v> {
+    phases: &'v [Value<'v>],
+    checks: DictRef<'v>,
+    computed: DictRef<'v>,
+    validate: &'v [Value<'v>],
+}
+
+impl<'v> Functions<'v> {
+    fn of(kept: Value<'v>) -> Option<Self> {
+        let [phases, settings] = ListRef::from_value(kept)?.content() else { return None };
+        let [checks, computed, validate] = ListRef::from_value(*settings)?.content() else { return None };
+        Some(Self {
+            phases: ListRef::from_value(*phases)?.content(),
+            checks: DictRef::from_value(*checks)?,
+            computed: DictRef::from_value(*computed)?,
+            validate: ListRef::from_value(*validate)?.content(),
+        })
+    }
+}
+
+/// Runs a component's functions.
+pub(crate) fn evaluate(used: Use<'_>) -> Result<LayerDraft, Vec<Diagnostic>> {
+    let Use { component, values, secrets, facts, sources, span } = used;
+    let recording = Recording {
+        folder: component.folder.clone(),
+        templates: Arc::clone(&component.templates),
+        secrets: secrets.into_iter().collect(),
+        phase: Cell::new(Phase::Install),
+        drafts: RefCell::default(),
+        payloads: RefCell::default(),
+        problems: RefCell::default(),
+    };
+    let session = Session {
+        sources: Arc::clone(sources),
+        file: component.folder.join("component.star").into_string(),
+        declared: RefCell::new(None),
+        recording: Some(recording),
+    };
+    let (settings, computed) = Module::with_temp_heap(|module| {
+        let mut eval = Evaluator::new(&module);
+        loader::limit(&mut eval);
+        eval.extra = Some(&session);
+        let run = Runner { component, span: span.as_ref(), facts: &facts };
+        run.all(&mut eval, values, &session)
+    })?;
+    let Some(recording) = session.recording else { return Err(Vec::new()) };
+    let problems = recording.problems.into_inner();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let finished = finish::finish(&component.name, recording.drafts.into_inner())?;
+    Ok(LayerDraft {
+        operations: finished.operations,
+        overriding: finished.overriding,
+        foreign: finished.foreign,
+        checks: finished.checks,
+        payloads: recording.payloads.into_inner(),
+        read: settings.read(),
+        computed,
+        asked_for_image: facts.asked_for_image.load(Ordering::Relaxed),
+    })
+}
+
+struct Runner<'a> {
+    component: &'a Component,
+    span: Option<&'a Span>,
+    facts: &'a Arc<Facts>,
+}
+
+type Computed = Vec<(String, Json)>;
+
+impl Runner<'_> {
+    fn all<'v>(
+        &self,
+        eval: &mut Evaluator<'v, '_, '_>,
+        values: Vec<Json>,
+        session: &Session,
+    ) -> Result<(Arc<SettingsData>, Computed), Vec<Diagnostic>> {
+        let heap = eval.heap();
+        let kept = heap.access_owned_frozen_value(&self.component.functions);
+        let Some(functions) = Functions::of(kept) else { return Err(Vec::new()) };
+        self.checks(eval, &functions, &values)?;
+        let (settings, computed) = self.computed(eval, &functions, values)?;
+        let s = heap.alloc(SettingsView(Arc::clone(&settings)));
+        self.validate(eval, &functions, s)?;
+        let m = heap.alloc(MachineView(Arc::clone(self.facts)));
+        let phases = [Phase::Install, Phase::Configure, Phase::Units, Phase::Maintenance, Phase::Verify];
+        for (phase, function) in phases.into_iter().zip(functions.phases) {
+            if function.is_none() {
+                continue;
+            }
+            let Some(recording) = &session.recording else { continue };
+            recording.phase.set(phase);
+            if let Err(error) = eval.eval_function(*function, &[s, m], &[]) {
+                recording.problems.borrow_mut().push(fault::diagnose(error));
+            }
+        }
+        Ok((settings, computed))
+    }
+
+    /// Functions given as `check =`: they answer with `False`, or with text that says what is wrong.
+    fn checks<'v>(
+        &self,
+        eval: &mut Evaluator<'v, '_, '_>,
+        functions: &Functions<'v>,
+        values: &[Json],
+    ) -> Result<(), Vec<Diagnostic>> {
+        let schema = &self.component.declaration.schema;
+        let mut problems = Vec::new();
+        for (name, function) in functions.checks.iter() {
+            let name = name.unpack_str().unwrap_or_default();
+            let Some((index, _, field)) = schema.fields.get_full(name) else { continue };
+            let value = from_setting(eval.heap(), &values[index], &field.ty);
+            if value.is_none() {
+                continue;
+            }
+            let message = match eval.eval_function(function, &[value], &[]) {
+                Err(error) => {
+                    problems.push(fault::diagnose(error));
+                    continue;
+                }
+                Ok(answer) => match (answer.unpack_str(), answer.unpack_bool()) {
+                    (Some(message), _) if !message.is_empty() => message.to_owned(),
+                    (_, Some(false)) => format!("its check refuses `{}`", values[index]),
+                    _ => continue,
+                },
+            };
+            let text = format!("`{}.{name}`: {message}", schema.name);
+            problems.push(self.declared_at(Diagnostic::error("setting-value", text), field.span.as_ref()));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    fn declared_at(&self, problem: Diagnostic, declared: Option<&Span>) -> Diagnostic {
+        let problem = problem.at(self.span.or(declared).cloned());
+        match declared.filter(|_| self.span.is_some()) {
+            Some(declared) => problem.related(declared.clone(), "declared here"),
+            None => problem,
+        }
+    }
+
+    fn computed<'v>(
+        &self,
+        eval: &mut Evaluator<'v, '_, '_>,
+        functions: &Functions<'v>,
+        mut values: Vec<Json>,
+    ) -> Result<(Arc<SettingsData>, Computed), Vec<Diagnostic>> {
+        let schema = &self.component.declaration.schema;
+        let mut computed = Vec::new();
+        for (name, function) in functions.computed.iter() {
+            let name = name.unpack_str().unwrap_or_default();
+            let Some((index, _, field)) = schema.fields.get_full(name) else { continue };
+            let settings = Arc::new(SettingsData::new(Arc::clone(schema), values.clone()));
+            let s = eval.heap().alloc(SettingsView(settings));
+            let answer = eval.eval_function(function, &[s], &[]).map_err(|error| vec![fault::diagnose(error)])?;
+            let data = to_json(answer).map_err(|found| format!("expected data, found {found}"));
+            let data = data.and_then(|data| {
+                field.ty.coerce(&data).map_err(|problems| format!("{}{}", problems[0].path, problems[0].message))
+            });
+            let data = data.map_err(|message| {
+                let text = format!("`{}.{name}`: {message}", schema.name);
+                vec![Diagnostic::error("setting-value", text).at(field.span.clone())]
+            })?;
+            values[index] = data.clone();
+            computed.push((name.to_owned(), data));
+        }
+        Ok((Arc::new(SettingsData::new(Arc::clone(schema), values)), computed))
+    }
+
+    fn validate<'v>(
+        &self,
+        eval: &mut Evaluator<'v, '_, '_>,
+        functions: &Functions<'v>,
+        s: Value<'v>,
+    ) -> Result<(), Vec<Diagnostic>> {
+        let declaration = &self.component.declaration;
+        let mut problems = Vec::new();
+        for validator in functions.validate {
+            let Some([message, function]) = TupleRef::from_value(*validator).map(|pair| pair.content()) else { continue };
+            match eval.eval_function(*function, &[s], &[]) {
+                Ok(answer) if answer.to_bool() => {}
+                Ok(_) => {
+                    let text = format!("`{}`: {}", declaration.schema.name, message.unpack_str().unwrap_or_default());
+                    let problem = Diagnostic::error("settings-rule", text);
+                    problems.push(self.declared_at(problem, declaration.settings_span.as_ref()));
+                }
+                Err(error) => problems.push(fault::diagnose(error)),
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+}

@@ -1,0 +1,101 @@
+//! The files of a workspace: read once, digested once, and never outside of it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use olbake_core::Digest;
+
+/// Files by their path relative to the workspace.
+pub(crate) struct Sources {
+    root: Utf8PathBuf,
+    texts: Mutex<HashMap<String, Arc<str>>>,
+    digests: Mutex<HashMap<Utf8PathBuf, (Digest, u64)>>,
+}
+
+/// A file's kind, as a tree has them.
+pub(crate) enum Entry {
+    Directory { mode: u32 },
+    File { mode: u32 },
+    Link { target: Utf8PathBuf },
+}
+
+impl Sources {
+    /// The files below a folder.
+    pub(crate) fn new(root: &Utf8Path) -> Self {
+        Self { root: root.to_owned(), texts: Mutex::default(), digests: Mutex::default() }
+    }
+
+    /// The workspace's folder.
+    pub(crate) fn root(&self) -> &Utf8Path {
+        &self.root
+    }
+
+    /// The text of a file.
+    pub(crate) fn text(&self, file: &str) -> Option<Arc<str>> {
+        self.read(file).ok()
+    }
+
+    /// The text of a file, or why it cannot be read.
+    pub(crate) fn read(&self, file: &str) -> Result<Arc<str>, String> {
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(text) = texts.get(file) {
+            return Ok(text.clone());
+        }
+        let text = fs::read_to_string(self.root.join(file)).map_err(|error| reason(file, &error))?;
+        let text: Arc<str> = text.into();
+        texts.insert(file.to_owned(), text.clone());
+        Ok(text)
+    }
+
+    /// The digest and size of a file.
+    pub(crate) fn digest(&self, file: &Utf8Path) -> Result<(Digest, u64), String> {
+        let known = self.digests.lock().unwrap_or_else(PoisonError::into_inner).get(file).copied();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let bytes = fs::read(self.root.join(file)).map_err(|error| reason(file.as_str(), &error))?;
+        let found = (Digest::of(&bytes), bytes.len() as u64);
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), found);
+        Ok(found)
+    }
+
+    /// What is below a folder, sorted by path, parents before children.
+    pub(crate) fn tree(&self, folder: &Utf8Path) -> Result<Vec<(Utf8PathBuf, Entry)>, String> {
+        let mut found = Vec::new();
+        self.walk(folder, Utf8Path::new(""), &mut found)?;
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(found)
+    }
+
+    fn walk(&self, folder: &Utf8Path, below: &Utf8Path, found: &mut Vec<(Utf8PathBuf, Entry)>) -> Result<(), String> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let here = self.root.join(folder).join(below);
+        for entry in here.read_dir_utf8().map_err(|error| reason(folder.as_str(), &error))? {
+            let entry = entry.map_err(|error| reason(folder.as_str(), &error))?;
+            let path = below.join(entry.file_name());
+            let meta = fs::symlink_metadata(entry.path()).map_err(|error| reason(path.as_str(), &error))?;
+            // The bits that git keeps: a checkout with another umask is the same workspace.
+            let executable = meta.permissions().mode() & 0o100 != 0;
+            if meta.is_dir() {
+                found.push((path.clone(), Entry::Directory { mode: 0o755 }));
+                self.walk(folder, &path, found)?;
+            } else if meta.is_symlink() {
+                let target = entry.path().read_link_utf8().map_err(|error| reason(path.as_str(), &error))?;
+                found.push((path, Entry::Link { target }));
+            } else {
+                found.push((path, Entry::File { mode: if executable { 0o755 } else { 0o644 } }));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn reason(file: &str, error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => format!("there is no file `{file}`"),
+        std::io::ErrorKind::InvalidData => format!("`{file}` is not UTF-8 text"),
+        _ => format!("`{file}` cannot be read: {error}"),
+    }
+}
