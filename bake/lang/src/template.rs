@@ -135,7 +135,7 @@ pub(crate) fn from_json(value: &Json) -> Value {
         },
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => items.iter().map(from_json).collect(),
-        Json::Object(entries) => entries.iter().map(|(key, value)| (key.as_str(), from_json(value))).collect(),
+        Json::Object(entries) => Value::from_pairs(entries.iter().map(|(key, value)| (key.as_str(), from_json(value)))),
     }
 }
 

@@ -1,1 +1,3 @@
 //! olbake: testkit.
+
+pub mod workspace;

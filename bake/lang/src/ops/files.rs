@@ -65,7 +65,7 @@ fn template(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let path = call.session.resolve(recording, &name).map_err(|message| call.wrong("src", message))?;
     let variables = match call.get("vars") {
         Some(value) => variables(call, value)?,
-        None => TemplateValue::from_iter(Vec::<(String, TemplateValue)>::new()),
+        None => TemplateValue::from_pairs(Vec::<(String, TemplateValue)>::new()),
     };
     let rendered = recording.templates.render(&name, &path, variables).map_err(|problem| {
         // A fault inside a template shows the line of the template, and the call that renders it.
@@ -95,7 +95,7 @@ fn variables(call: &Call<'_, '_>, value: Value<'_>) -> Result<TemplateValue, Dia
         };
         variables.push((key.to_owned(), value));
     }
-    Ok(TemplateValue::from_iter(variables))
+    Ok(TemplateValue::from_pairs(variables))
 }
 
 fn file(call: &Call<'_, '_>, content: Content) -> Result<Vec<Step>, Diagnostic> {
