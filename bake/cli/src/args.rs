@@ -63,43 +63,9 @@ pub(crate) enum Command {
 /// Values that settings get from the command line.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Settings {
-    /// Give a setting a value, above all other places: `caddy.version=2.7`.
-    #[arg(long = "set", value_name = "COMPONENT.SETTING=VALUE", value_parser = assignment)]
-    pub(crate) set: Vec<(String, String)>,
-}
-
-fn assignment(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if name.contains('.') => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("expected COMPONENT.SETTING=VALUE".to_owned()),
-    }
-}
-
-/// A version, or the last one of an image: `web`, `web/large@3f2a…`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct VersionRef {
-    /// The image.
-    pub(crate) image: ImageRef,
-    /// The first digits of the version's digest; absent: the last version.
-    pub(crate) version: Option<String>,
-}
-
-impl std::str::FromStr for VersionRef {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (image, version) = match text.split_once('@') {
-            Some((image, version)) => (image, Some(version.strip_prefix("sha256:").unwrap_or(version))),
-            None => (text, None),
-        };
-        let image = image.parse().map_err(|error: olbake_core::names::NameError| error.to_string())?;
-        match version {
-            Some(digits) if digits.len() < 4 || !digits.chars().all(|c| c.is_ascii_hexdigit()) => {
-                Err("a version is named by at least four digits of its digest".to_owned())
-            }
-            version => Ok(Self { image, version: version.map(str::to_ascii_lowercase) }),
-        }
-    }
+    /// Give a setting a value, above all other places: `caddy.version=2.7`, for one image `web:caddy.version=2.7`.
+    #[arg(long = "set", value_name = "COMPONENT.SETTING=VALUE")]
+    pub(crate) set: Vec<String>,
 }
 
 /// Where a fresh boot happens.
@@ -206,16 +172,16 @@ pub(crate) enum OnFailure {
 
 #[derive(Args, Debug)]
 pub(crate) struct ShowArgs {
-    /// The image, and perhaps which version: `web`, `web@3f2a`.
-    #[arg(value_name = "IMAGE[@VERSION]")]
-    pub(crate) which: VersionRef,
+    /// The version: `web` (its last), `web/large`, `web@DIGEST`, `sha256:DIGEST`; a digest may be cut.
+    #[arg(id = "which", value_name = "IMAGE[@VERSION]")]
+    pub(crate) version: String,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct ShellArgs {
-    /// The image, and perhaps which version.
-    #[arg(value_name = "IMAGE[@VERSION]", required_unless_present = "disk")]
-    pub(crate) which: Option<VersionRef>,
+    /// The version: `web` (its last), `web/large`, `web@DIGEST`, `sha256:DIGEST`; a digest may be cut.
+    #[arg(id = "which", value_name = "IMAGE[@VERSION]", required_unless_present = "disk")]
+    pub(crate) version: Option<String>,
     /// A disk that a failed bake left, instead of an image.
     #[arg(long, value_name = "FILE", conflicts_with = "which")]
     pub(crate) disk: Option<Utf8PathBuf>,
@@ -226,9 +192,9 @@ pub(crate) struct ShellArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
-    /// The image, and perhaps which version.
-    #[arg(value_name = "IMAGE[@VERSION]")]
-    pub(crate) which: VersionRef,
+    /// The version: `web` (its last), `web/large`, `web@DIGEST`, `sha256:DIGEST`; a digest may be cut.
+    #[arg(id = "which", value_name = "IMAGE[@VERSION]")]
+    pub(crate) version: String,
     /// Boot it in a virtual machine instead of a container.
     #[arg(long)]
     pub(crate) vm: bool,
@@ -236,9 +202,9 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ExportArgs {
-    /// The image, and perhaps which version.
-    #[arg(value_name = "IMAGE[@VERSION]")]
-    pub(crate) which: VersionRef,
+    /// The version: `web` (its last), `web/large`, `web@DIGEST`, `sha256:DIGEST`; a digest may be cut.
+    #[arg(id = "which", value_name = "IMAGE[@VERSION]")]
+    pub(crate) version: String,
     /// The form of the file.
     #[arg(long, value_enum)]
     pub(crate) format: Format,
@@ -264,9 +230,15 @@ pub(crate) struct GcArgs {
     /// Remove what the plan names.
     #[arg(long)]
     pub(crate) apply: bool,
-    /// How many versions of each image stay.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) keep: u16,
+    /// Remove versions too: all but the newest N of each image and variant, and what those start from.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) keep: Option<u16>,
+    /// Keep layers, downloads and failed disks that are younger than so many days, needed or not.
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub(crate) days: u16,
+    /// Check every block that is needed, and give up those that are corrupt, so that they are made again.
+    #[arg(long)]
+    pub(crate) repair: bool,
 }
 
 #[derive(Args, Debug)]
@@ -298,16 +270,5 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn versions_are_named_by_digits() {
-        let version: VersionRef = "web/large@sha256:3F2A".parse().unwrap();
-        assert_eq!(version.image.to_string(), "web/large");
-        assert_eq!(version.version.as_deref(), Some("3f2a"));
-        assert_eq!("web".parse::<VersionRef>().unwrap().version, None);
-        for bad in ["web@", "web@3f", "web@xyzw", "Web@3f2a"] {
-            assert!(bad.parse::<VersionRef>().is_err(), "{bad}");
-        }
     }
 }

@@ -2,7 +2,13 @@
 
 use olbake_core::ImageRef;
 use olbake_core::diagnostic::Diagnostics;
+use olbake_engine::bake::BakeError;
 use olbake_engine::machine::MachineError;
+use olbake_engine::payload::PayloadError;
+use olbake_engine::registry::RegistryError;
+use olbake_engine::secrets::SecretError;
+use olbake_engine::session::SessionError;
+use olbake_engine::store::StoreError;
 
 use crate::exit_codes::Kind;
 
@@ -102,4 +108,84 @@ fn last_lines(what: &str, output: &str) -> Option<String> {
 pub(crate) fn disk_full(error: &std::io::Error) -> Option<String> {
     (error.kind() == std::io::ErrorKind::StorageFull)
         .then(|| "`olbake gc` says what can be removed to make room".to_owned())
+}
+
+impl From<BakeError> for CliError {
+    fn from(error: BakeError) -> Self {
+        let kind = match error {
+            BakeError::Machine(error) => return error.into(),
+            BakeError::Session(error) => return error.into(),
+            BakeError::Store(error) => return error.into(),
+            BakeError::Registry(error) => return error.into(),
+            BakeError::Secret(error) => return error.into(),
+            BakeError::Payload(error) => return error.into(),
+            BakeError::Io { ref source, .. } => {
+                let help = disk_full(source);
+                return Self { help: help.into_iter().collect(), ..Self::environment(error) };
+            }
+            BakeError::Operation { .. } | BakeError::Verification { .. } | BakeError::Base { .. } => {
+                Kind::Failed
+            }
+            BakeError::Busy { .. } => Kind::Environment,
+            BakeError::Cancelled => Kind::Interrupted,
+            BakeError::Task(_) => Kind::Bug,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<SessionError> for CliError {
+    fn from(error: SessionError) -> Self {
+        let kind = match &error {
+            SessionError::Frame(_) | SessionError::Message(_) => Kind::Bug,
+            SessionError::Fault(_) => Kind::Failed,
+            SessionError::Stream(_)
+            | SessionError::Ended
+            | SessionError::Protocol { .. }
+            | SessionError::Machine(_)
+            | SessionError::Blob { .. } => Kind::Environment,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        Self::environment(error)
+    }
+}
+
+impl From<RegistryError> for CliError {
+    fn from(error: RegistryError) -> Self {
+        let (kind, help) = match &error {
+            RegistryError::UnknownImage { .. } => (Kind::User, Some("`olbake images` lists what there is")),
+            RegistryError::UnknownVersion { .. }
+            | RegistryError::Ambiguous { .. }
+            | RegistryError::BadReference { .. }
+            | RegistryError::BadUrl { .. } => (Kind::User, None),
+            RegistryError::Missing { .. }
+            | RegistryError::Torn { .. }
+            | RegistryError::Schema { .. }
+            | RegistryError::Busy { .. }
+            | RegistryError::Store(_) => (Kind::Environment, None),
+        };
+        Self { help: help.map(str::to_owned).into_iter().collect(), ..Self::new(kind, error) }
+    }
+}
+
+impl From<SecretError> for CliError {
+    fn from(error: SecretError) -> Self {
+        Self::environment(error)
+    }
+}
+
+impl From<PayloadError> for CliError {
+    fn from(error: PayloadError) -> Self {
+        let kind = match &error {
+            PayloadError::Unknown(_) | PayloadError::NotInline(_) => Kind::Bug,
+            PayloadError::Checksum { .. } => Kind::Failed,
+            _ => Kind::Environment,
+        };
+        Self::new(kind, error)
+    }
 }

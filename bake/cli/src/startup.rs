@@ -19,6 +19,8 @@ pub(crate) struct Startup {
     pub(crate) env: BTreeMap<String, String>,
     /// The working directory.
     pub(crate) cwd: Utf8PathBuf,
+    /// This executable's file: the agent lies beside it.
+    pub(crate) executable: Utf8PathBuf,
     /// The time of day.
     pub(crate) now: SystemTime,
     /// Where output goes.
@@ -48,12 +50,15 @@ impl Startup {
         let cwd = Utf8PathBuf::from_path_buf(cwd).map_err(|path| {
             CliError::environment(anyhow::anyhow!("the path of the working directory is not UTF-8: {path:?}"))
         })?;
+        // Without it, only what starts machines has to give up.
+        let executable = std::env::current_exe().ok().and_then(|path| Utf8PathBuf::from_path_buf(path).ok());
+        let executable = executable.unwrap_or_else(|| "olbake".into());
         let terminal = Terminal {
             stdout: std::io::stdout().is_terminal(),
             stderr: std::io::stderr().is_terminal(),
             width: width(&env),
         };
-        Ok(Self { env, cwd, now: SystemTime::now(), terminal })
+        Ok(Self { env, cwd, executable, now: SystemTime::now(), terminal })
     }
 }
 

@@ -2,10 +2,13 @@
 //! is talk: progress, diagnostics, errors. Main type: [`Ui`].
 
 pub(crate) mod diagnostics;
+pub(crate) mod explain;
 pub(crate) mod human;
 mod lines;
+pub(crate) mod plan;
 mod progress;
 pub(crate) mod reporter;
+pub(crate) mod results;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod why;
@@ -98,6 +101,11 @@ impl Ui {
     /// Writes the last line of `--json`.
     pub(crate) fn result<T: Serialize>(&self, command: &str, result: &T) {
         write_json(&Record::Result { command, result });
+    }
+
+    /// Writes an event, or another value, as one line of JSON.
+    pub(crate) fn line<T: Serialize>(&self, value: &T) {
+        write_json(value);
     }
 
     /// Says something to people; with `--json` nobody listens.

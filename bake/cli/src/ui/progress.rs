@@ -66,6 +66,7 @@ impl Bars {
         }
     }
 
+    /// An image's lines; they are drawn from now on.
     fn image_started(&mut self, image: &ImageRef, layers: usize) {
         let head = self.screen.add(ProgressBar::new_spinner());
         head.set_style(style("{spinner} {prefix}  {wide_msg} {elapsed:>5}"));
@@ -81,10 +82,15 @@ impl Bars {
         } else {
             String::new()
         };
-        head.set_message(format!("{done} of {}{cached}", plural(*layers, "layer")));
+        if *layers > 0 {
+            head.set_message(format!("{done} of {}{cached}", plural(*layers, "layer")));
+        }
     }
 
     fn step_started(&mut self, image: &ImageRef, name: &str, operations: Option<usize>) {
+        if !self.images.contains_key(image) {
+            self.image_started(image, 0);
+        }
         let Some(bars) = self.images.get_mut(image) else { return };
         if let Some(step) = bars.step.take() {
             step.bar.finish_and_clear();

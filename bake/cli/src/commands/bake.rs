@@ -1,0 +1,180 @@
+//! `olbake bake IMAGE…`: images made, verified and registered; those they start from first.
+
+use std::num::NonZero;
+use std::sync::Arc;
+
+use olbake_core::ImageRef;
+use olbake_core::diagnostic::Diagnostics;
+use olbake_engine::bake::{BakeError, ImageEnd, OnFailure as EngineOnFailure, PlannedImage};
+use olbake_engine::event::{BakeResult, Event};
+use olbake_engine::machine::Substrate;
+use olbake_engine::registry::Registry;
+use olbake_lang::{Inputs, Planned, Workspace};
+
+use super::Context;
+use super::machines::{self, Wants};
+use super::place::Place;
+use crate::args::{BakeArgs, OnFailure, Verify};
+use crate::errors::{CliError, Result};
+use crate::interrupt;
+use crate::ui::results;
+
+pub(super) fn run(args: &BakeArgs, context: &mut Context) -> Result {
+    if context.ui.json && args.on_failure == OnFailure::Shell {
+        return Err(CliError::user("`--on-failure shell` needs a person, `--json` a script"));
+    }
+    let place = context.place()?;
+    let workspace = context.workspace(&place)?;
+    let images = chosen(args, context, &workspace)?;
+    let inputs = context.inputs(&place, &args.settings)?;
+    let planned = plans(context, &workspace, &inputs, images)?;
+    let wants = wants(args);
+    if !all_known(&place.registry()?, &planned)? {
+        machines::preflight(context, &substrates(wants.substrate))?;
+    }
+    let ends = machines::block_on(bake(context, &place, wants, planned))?;
+    tell(context, ends)
+}
+
+fn chosen(args: &BakeArgs, context: &Context, workspace: &Workspace) -> Result<Vec<ImageRef>> {
+    if args.all {
+        return Ok(workspace.images());
+    }
+    if args.images.is_empty() {
+        return context.image(workspace, None).map(|image| vec![image]);
+    }
+    args.images.iter().map(|image| context.image(workspace, Some(image))).collect()
+}
+
+/// The plans of images and of what they start from, bases first, each once. All mistakes come together.
+fn plans(
+    context: &Context,
+    workspace: &Workspace,
+    inputs: &Inputs,
+    images: Vec<ImageRef>,
+) -> Result<Vec<PlannedImage>> {
+    let mut order = Vec::new();
+    for image in images {
+        with_bases(workspace, image, &mut order)?;
+    }
+    let (mut found, mut problems) = (Vec::new(), Diagnostics::default());
+    for (_, planned) in workspace.plan_all(&order, inputs) {
+        match planned {
+            Ok(Planned { plan, inline, warnings }) => {
+                found.push(PlannedImage { plan: Arc::new(plan), inline });
+                merge(&mut problems, warnings);
+            }
+            Err(errors) => merge(&mut problems, errors),
+        }
+    }
+    if problems.has_errors() {
+        return Err(problems.into());
+    }
+    context.ui.diagnostics(&problems);
+    Ok(found)
+}
+
+fn with_bases(workspace: &Workspace, image: ImageRef, order: &mut Vec<ImageRef>) -> Result {
+    if order.contains(&image) {
+        return Ok(());
+    }
+    // A circle of images is for planning to report: it is entered once here.
+    let mut below = vec![image];
+    while let Some(base) = workspace.base_of(&below[below.len() - 1])? {
+        if order.contains(&base) || below.contains(&base) {
+            break;
+        }
+        below.push(base);
+    }
+    order.extend(below.into_iter().rev());
+    Ok(())
+}
+
+/// Adds what is not there yet: images share components, and so mistakes.
+fn merge(all: &mut Diagnostics, new: Diagnostics) {
+    for diagnostic in new.0 {
+        if !all.0.contains(&diagnostic) {
+            all.push(diagnostic);
+        }
+    }
+}
+
+fn wants(args: &BakeArgs) -> Wants {
+    Wants {
+        substrate: machines::substrate(args.verify == Verify::Vm),
+        on_failure: match args.on_failure {
+            OnFailure::Cleanup => EngineOnFailure::Cleanup,
+            OnFailure::Keep => EngineOnFailure::Keep,
+            OnFailure::Shell => EngineOnFailure::Shell,
+        },
+        jobs: args.jobs.map_or_else(processors, usize::from),
+        wait: !args.no_wait,
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// The kinds of machines that a bake starts.
+fn substrates(verify: Substrate) -> Vec<Substrate> {
+    match verify {
+        Substrate::Container => vec![Substrate::Container],
+        Substrate::Vm => vec![Substrate::Container, Substrate::Vm],
+    }
+}
+
+/// Whether there is nothing to do, for which no machine is needed.
+fn all_known(registry: &Registry, planned: &[PlannedImage]) -> Result<bool> {
+    for image in planned {
+        if registry.records().by_key(&image.plan.key)?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn bake(
+    context: &Context,
+    place: &Place,
+    wants: Wants,
+    planned: Vec<PlannedImage>,
+) -> Result<Vec<ImageEnd>> {
+    let cancel = interrupt::listen(&context.ui)?;
+    let reporter = context.ui.reporter("bake");
+    let bake = machines::bake(context, place, wants, reporter.sink(), cancel);
+    let ends = match bake {
+        Ok(bake) => Ok(bake.run(planned).await),
+        Err(error) => Err(error),
+    };
+    reporter.finish();
+    ends
+}
+
+/// Results first, then errors; the last error is the command's.
+fn tell(context: &Context, ends: Vec<ImageEnd>) -> Result {
+    let (mut results, mut errors): (Vec<BakeResult>, Vec<CliError>) = (Vec::new(), Vec::new());
+    for (image, end) in ends {
+        match end {
+            Ok(result) => results.push(result),
+            Err(error) => {
+                let follows = matches!(error, BakeError::Base { .. });
+                let error = CliError::from(error).about(image);
+                // What only follows from another error comes first, so that the cause is the last word.
+                errors.insert(if follows { 0 } else { errors.len() }, error);
+            }
+        }
+    }
+    if context.ui.json {
+        for result in results {
+            context.ui.line(&Event::Result(Box::new(result)));
+        }
+    } else if !results.is_empty() {
+        context.ui.print(&results::bakes(&results, context.ui.out));
+    }
+    let last = errors.pop();
+    for error in &errors {
+        context.ui.error(error);
+    }
+    last.map_or(Ok(()), Err)
+}

@@ -1,0 +1,137 @@
+//! A sealed place to run `olbake` in: an empty environment, a fixed width, a workspace of its own. What it did is
+//! one text of exit code, standard output and standard error, with everything that differs from run to run
+//! replaced. Main type: [`Sealed`].
+
+use std::path::Path;
+use std::process::Command;
+
+/// A workspace in a temporary directory.
+pub struct Sealed {
+    directory: tempfile::TempDir,
+}
+
+impl Sealed {
+    /// A workspace without recipes.
+    pub fn empty() -> Self {
+        let sealed = Self { directory: tempfile::tempdir().unwrap() };
+        sealed.write("olbake.toml", "");
+        sealed
+    }
+
+    /// A directory that is no workspace.
+    pub fn outside() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// The workspace of `tests/fixture`: `base`, and `web` on it with two variants.
+    pub fn fixture() -> Self {
+        let sealed = Self::empty();
+        sealed.copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture"), Path::new(""));
+        sealed
+    }
+
+    fn copy(&self, from: &Path, to: &Path) {
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let to = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                self.copy(&entry.path(), &to);
+            } else {
+                self.write(to.to_str().unwrap(), &std::fs::read_to_string(entry.path()).unwrap());
+            }
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Writes a file.
+    pub fn write(&self, file: &str, text: &str) {
+        let path = self.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Replaces a text that is in a file.
+    pub fn replace(&self, file: &str, old: &str, new: &str) {
+        let text = std::fs::read_to_string(self.path().join(file)).unwrap();
+        assert!(text.contains(old), "`{file}` does not contain `{old}`");
+        self.write(file, &text.replace(old, new));
+    }
+
+    /// Runs `olbake`.
+    pub fn olbake(&self, arguments: &[&str]) -> Ran {
+        self.olbake_with(arguments, &[])
+    }
+
+    /// Runs `olbake` with environment variables.
+    pub fn olbake_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+        let output = Command::new(env!("CARGO_BIN_EXE_olbake"))
+            .args(arguments)
+            .current_dir(self.path())
+            .env_clear()
+            .env("COLUMNS", "100")
+            .env("NO_COLOR", "1")
+            .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+            .envs(environment.iter().copied())
+            .output()
+            .unwrap();
+        Ran {
+            command: arguments.join(" "),
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+            directory: self.path().canonicalize().unwrap().to_str().unwrap().to_owned(),
+        }
+    }
+}
+
+/// What a command did.
+pub struct Ran {
+    command: String,
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+    directory: String,
+}
+
+impl Ran {
+    /// All of it as one text.
+    pub fn text(&self) -> String {
+        let code = self.code.map_or_else(|| "none".to_owned(), |code| code.to_string());
+        let mut text = format!("$ olbake {}\nexit code: {code}\n", self.command);
+        for (name, output) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
+            if !output.is_empty() {
+                text.push_str(&format!("----- {name} -----\n{output}"));
+            }
+        }
+        redact(&text.replace(&self.directory, "[WORKSPACE]"))
+    }
+}
+
+/// Replaces digests, which change with every generation of keys.
+fn redact(text: &str) -> String {
+    let mut redacted = String::new();
+    let mut word = String::new();
+    for c in text.chars().chain(['\n']) {
+        if c.is_ascii_alphanumeric() {
+            word.push(c);
+            continue;
+        }
+        let hexadecimal = word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        redacted.push_str(match word.len() {
+            12 if hexadecimal => "[SHORT DIGEST]",
+            64 if hexadecimal => "[DIGEST]",
+            _ => &word,
+        });
+        word.clear();
+        redacted.push(c);
+    }
+    redacted.pop();
+    redacted
+}
