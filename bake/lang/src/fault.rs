@@ -46,6 +46,22 @@ pub(crate) fn span(at: &FileSpan) -> Span {
     }
 }
 
+/// An error of the interpreter as a diagnostic, at `place` where the interpreter knows none.
+pub(crate) fn diagnose_at(error: starlark::Error, place: Option<Span>) -> Diagnostic {
+    let mut diagnostic = diagnose(error);
+    diagnostic.span = diagnostic.span.or(place);
+    diagnostic
+}
+
+/// The place where a function of a file is defined.
+pub(crate) fn definition(file: &str, text: &str, function: &str) -> Option<Span> {
+    let (index, line) = text.lines().enumerate().find(|(_, line)| {
+        line.strip_prefix("def ").and_then(|rest| rest.strip_prefix(function)).is_some_and(|rest| rest.starts_with('('))
+    })?;
+    let (line_number, end) = (u32::try_from(index + 1).ok()?, u32::try_from(line.chars().count() + 1).ok()?);
+    Some(Span { file: file.to_owned(), line: line_number, column: 1, end_line: line_number, end_column: end })
+}
+
 /// An error of the interpreter as a diagnostic.
 pub(crate) fn diagnose(error: starlark::Error) -> Diagnostic {
     let place = error.span().map(span);
@@ -66,10 +82,18 @@ pub(crate) fn diagnose(error: starlark::Error) -> Diagnostic {
     let diagnostic_span = diagnostic.span.take().or(place).or(innermost);
     // An error inside a helper is easier to understand with the call that led there.
     let callers = frames.iter().rev().filter_map(|(name, place)| Some((name, place.clone()?)));
-    for (name, place) in callers.filter(|(_, place)| Some(place) != diagnostic_span.as_ref()).take(3) {
+    let elsewhere = |place: &Span| diagnostic_span.as_ref().is_none_or(|inner| !contains(place, inner));
+    for (name, place) in callers.filter(|(_, place)| elsewhere(place)).take(3) {
         diagnostic.related.push((place, format!("in `{name}`")));
     }
     diagnostic.at(diagnostic_span)
+}
+
+/// Whether one place lies inside another.
+fn contains(outer: &Span, inner: &Span) -> bool {
+    outer.file == inner.file
+        && (outer.line, outer.column) <= (inner.line, inner.column)
+        && (inner.end_line, inner.end_column) <= (outer.end_line, outer.end_column)
 }
 
 fn raised(kind: &starlark::ErrorKind) -> Option<&Raised> {

@@ -166,7 +166,11 @@ impl Runner<'_> {
             let Some(recording) = &session.recording else { continue };
             recording.phase.set(phase);
             if let Err(error) = eval.eval_function(*function, &[s, m], &[]) {
-                recording.problems.borrow_mut().push(fault::diagnose(error));
+                let place = session.sources.text(&session.file).and_then(|text| {
+                    fault::definition(&session.file, &text, function.function_name().unwrap_or_default())
+                });
+                let place = place.or_else(|| self.component.declaration.span.clone());
+                recording.problems.borrow_mut().push(fault::diagnose_at(error, place));
             }
         }
         Ok((settings, computed))

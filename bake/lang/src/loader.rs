@@ -135,7 +135,8 @@ impl Loader {
                 limit(&mut eval);
                 eval.set_loader(&modules);
                 eval.extra = Some(&session);
-                eval.eval_module(ast, &GLOBALS).map_err(fault::diagnose)?;
+                let start = Span { file: file.to_owned(), line: 1, column: 1, end_line: 1, end_column: 1 };
+                eval.eval_module(ast, &GLOBALS).map_err(|error| fault::diagnose_at(error, Some(start)))?;
             }
             module.freeze().map_err(|error| Diagnostic::error("recipe", error.err_msg))
         })?;

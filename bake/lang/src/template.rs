@@ -59,7 +59,7 @@ impl Templates {
     }
 
     fn diagnose(&self, name: &str, file: &Utf8Path, error: &Error) -> Diagnostic {
-        if error.kind() == ErrorKind::TemplateNotFound && error.name().is_none_or(|found| found == name) {
+        if error.kind() == ErrorKind::TemplateNotFound && error.line().is_none() {
             return match self.sources.read(file.as_str()) {
                 Ok(_) => Diagnostic::error("template", format!("the template `{name}` leaves the workspace")),
                 Err(reason) => Diagnostic::error("missing-template", format!("the template is missing: {reason}"))

@@ -128,6 +128,8 @@ fn sections_text(sections: &Json) -> Result<String, String> {
             text.push('\n');
         }
         text.push_str(&format!("[{name}]\n"));
+        // In one order, whatever the recipe's: what is written the same means the same key.
+        let keys: std::collections::BTreeMap<&String, &Json> = keys.iter().collect();
         for (key, value) in keys {
             push_key(&mut text, key, value).map_err(|message| format!("`{name}.{key}`: {message}"))?;
         }
@@ -178,7 +180,7 @@ fn unit(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let text = unit_text(call, "content")?;
     let mut steps = vec![unit_file(call, &unit, text, call.opt_mode("mode")?)?];
     let enabled = call.opt_flag("enabled")?;
-    let mut service = service_step(call, unit, enabled)?;
+    let service = service_step(call, unit, enabled)?;
     if enabled.is_some() || !service.restart_on.is_empty() || !service.reload_on.is_empty() {
         steps.push(service);
     }
