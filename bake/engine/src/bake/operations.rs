@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use olbake_core::operation::Operation;
+use olbake_core::operation::{Action, Operation};
 use olbake_core::protocol::{FromAgent, Mode};
 use olbake_core::report::{OperationReport, Outcome};
 use olbake_core::secret::SecretId;
@@ -55,7 +55,11 @@ impl Operations<'_> {
         if end.cancelled || self.cancel.is_cancelled() { Err(BakeError::Cancelled) } else { Ok(end) }
     }
 
+    /// The secrets that these operations put in; all of the image's, where leaks are searched for.
     fn used_secrets(&self, operations: &[Operation]) -> BTreeMap<SecretId, String> {
+        if operations.iter().any(|operation| matches!(operation.action, Action::LeakScan { .. })) {
+            return self.secrets.clone();
+        }
         operations
             .iter()
             .flat_map(|operation| operation.action.secrets())
