@@ -44,6 +44,9 @@ impl Drawing {
     /// One diagnostic, without a line end at its end.
     pub(crate) fn diagnostic(&self, diagnostic: &Diagnostic) -> String {
         let Diagnostic { severity, code, message, span, label, related, help } = diagnostic;
+        if span.is_none() && related.is_empty() {
+            return self.without_place(diagnostic);
+        }
         let level = match severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
@@ -60,6 +63,19 @@ impl Drawing {
             group = group.element(Level::HELP.message(printable(help)));
         }
         self.render(group)
+    }
+
+    fn without_place(&self, Diagnostic { severity, code, message, help, .. }: &Diagnostic) -> String {
+        let palette = self.palette;
+        let level = match severity {
+            Severity::Error => palette.bad(format!("error[{}]:", printable(code))),
+            Severity::Warning => palette.warn(format!("warning[{}]:", printable(code))),
+        };
+        let mut text = format!("{level} {}", printable(message));
+        if let Some(help) = help {
+            text.push_str(&format!("\n{} {}", palette.hint("help:"), printable(help)));
+        }
+        text
     }
 
     /// A failed operation, with a line end at its end.

@@ -16,7 +16,8 @@ pub(crate) fn ended(event: &Event, drawing: &Drawing) -> Option<String> {
     let line = match event {
         Event::ImageStarted { image, key, components } => {
             let names: Vec<&str> = components.iter().map(|component| component.as_str()).collect();
-            format!("{}: baking {}: {}", palette.bold(image), key.short(), names.join(", "))
+            let names = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
+            format!("{}: baking {}{names}", palette.bold(image), key.short())
         }
         Event::StageFinished { image, stage, cached, seconds: took } => {
             let took = if *cached { known(palette) } else { palette.dim(seconds(*took)) };

@@ -15,6 +15,9 @@ pub(crate) fn text(image: &str, reasons: &[Reason], palette: Palette) -> String 
     if reasons.is_empty() {
         return format!("{}: nothing changed since the last version\n", palette.bold(image));
     }
+    if let [Reason::NeverBaked] = reasons {
+        return format!("{}: there is no version yet\n", palette.bold(image));
+    }
     let mut text = format!("rebuild {}:\n", palette.bold(image));
     for reason in reasons {
         let (line, differences) = reason_text(reason, palette);

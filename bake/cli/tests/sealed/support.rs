@@ -6,25 +6,25 @@ use std::path::Path;
 use std::process::Command;
 
 /// A workspace in a temporary directory.
-pub struct Sealed {
+pub(crate) struct Sealed {
     directory: tempfile::TempDir,
 }
 
 impl Sealed {
     /// A workspace without recipes.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         let sealed = Self { directory: tempfile::tempdir().unwrap() };
         sealed.write("olbake.toml", "");
         sealed
     }
 
     /// A directory that is no workspace.
-    pub fn outside() -> Self {
+    pub(crate) fn outside() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
     }
 
     /// The workspace of `tests/fixture`: `base`, and `web` on it with two variants.
-    pub fn fixture() -> Self {
+    pub(crate) fn fixture() -> Self {
         let sealed = Self::empty();
         sealed.copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture"), Path::new(""));
         sealed
@@ -43,31 +43,31 @@ impl Sealed {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
     /// Writes a file.
-    pub fn write(&self, file: &str, text: &str) {
+    pub(crate) fn write(&self, file: &str, text: &str) {
         let path = self.path().join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
 
     /// Replaces a text that is in a file.
-    pub fn replace(&self, file: &str, old: &str, new: &str) {
+    pub(crate) fn replace(&self, file: &str, old: &str, new: &str) {
         let text = std::fs::read_to_string(self.path().join(file)).unwrap();
         assert!(text.contains(old), "`{file}` does not contain `{old}`");
         self.write(file, &text.replace(old, new));
     }
 
     /// Runs `olbake`.
-    pub fn olbake(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn olbake(&self, arguments: &[&str]) -> Ran {
         self.olbake_with(arguments, &[])
     }
 
     /// Runs `olbake` with environment variables.
-    pub fn olbake_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
+    pub(crate) fn olbake_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
         let output = Command::new(env!("CARGO_BIN_EXE_olbake"))
             .args(arguments)
             .current_dir(self.path())
@@ -89,20 +89,20 @@ impl Sealed {
 }
 
 /// What a command did.
-pub struct Ran {
+pub(crate) struct Ran {
     command: String,
     /// Its exit code.
-    pub code: Option<i32>,
+    pub(crate) code: Option<i32>,
     /// Its standard output.
-    pub stdout: String,
+    pub(crate) stdout: String,
     /// Its standard error.
-    pub stderr: String,
+    pub(crate) stderr: String,
     directory: String,
 }
 
 impl Ran {
     /// All of it as one text.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let code = self.code.map_or_else(|| "none".to_owned(), |code| code.to_string());
         let mut text = format!("$ olbake {}\nexit code: {code}\n", self.command);
         for (name, output) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
