@@ -14,13 +14,16 @@ mod debian;
 mod disk;
 mod export;
 mod host;
+mod kvm;
 mod mount;
 mod nspawn;
 mod packages;
+mod port;
 mod preflight;
 mod seed;
 mod session;
 mod sweep;
+mod terminal;
 mod vm;
 
 pub use builder::LocalBuilder;

@@ -1,29 +1,250 @@
-//! Machines that are VMs under QEMU. Main type: [`Vm`].
+//! Machines that are VMs: QEMU under UEFI, on a copy of the disk that is thrown away.
+//!
+//! What olbake needs inside is written to that copy before it boots, and nothing of it to the image: the agent, and
+//! three units that speak over virtio ports. The agent's port carries one session after another: each begins with
+//! a marker that no frame can contain, so that a session never sees the end of the one before.
+//! Main type: [`Vm`].
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
 use async_trait::async_trait;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::plan::Architecture;
-use olbake_engine::machine::{AgentStream, Machine, MachineError, MachineSpec, ShellStatus, Snapshot};
-pub(crate) struct Vm {}
+use olbake_engine::machine::{AgentStream, Machine, MachineError, MachineSpec, ShellStatus, Snapshot, Start};
+use tokio::net::UnixStream;
+
+use crate::copy::copy_disk;
+use crate::host::{HostCommand, Owned, blocking, host_error, io_error};
+use crate::mount::{Access, mount_root};
+use crate::port::{self, Port};
+use crate::preflight::{emulator, firmware};
+use crate::session::Console;
+use crate::{kvm, seed, terminal};
+
+/// How long a VM may take to boot: emulated, a processor is some twenty times slower.
+const BOOT_TIME: Duration = Duration::from_secs(90);
+const EMULATED_BOOT_TIME: Duration = Duration::from_secs(300);
+/// How long the agent may take to begin a session.
+const AGENT_TIME: Duration = Duration::from_secs(60);
+/// How long an agent may take to notice that its stream was dropped, at first.
+const NOTICE_TIME: Duration = Duration::from_millis(250);
+/// Megabytes of memory.
+const MEMORY: &str = "2048";
+
+/// Where things are in the VM.
+const FOLDER: &str = "usr/local/lib/olbake-vm";
+const WORK_DIR: &str = "/run/olbake/work";
+
+/// A running VM. Dropping it ends it.
+pub(crate) struct Vm {
+    process: Owned,
+    work_dir: Utf8PathBuf,
+    console: Console,
+}
+
 impl Vm {
-    pub(crate) fn start(_s: MachineSpec, _a: Architecture) -> Result<Self, MachineError> {
-        Err(crate::host::host_error("VMs come next"))
+    /// Starts one and waits until it is up.
+    pub(crate) fn start(spec: MachineSpec, architecture: Architecture) -> Result<Self, MachineError> {
+        let MachineSpec { start, parent, work_dir, agent, .. } = spec;
+        if start != Start::Fresh {
+            return Err(host_error("VMs only boot what is finished: images are built in containers"));
+        }
+        let disk = work_dir.join("disk.raw");
+        copy_disk(&parent.disk, &disk)?;
+        let root = mount_root(&disk, &work_dir.join("root"), Access::ReadWrite)?;
+        prepare(root.directory(), &agent)?;
+        root.close()?;
+        let accelerated = kvm::runs(architecture, &work_dir)?;
+        let console = Console::new(work_dir.join("console.log"));
+        let command = qemu(architecture, accelerated, &work_dir)?;
+        let process = Owned(command.spawn(Stdio::null(), Stdio::null(), console.append()?.into())?);
+        let mut vm = Self { process, work_dir, console };
+        vm.wait_until_up(if accelerated { BOOT_TIME } else { EMULATED_BOOT_TIME })?;
+        Ok(vm)
+    }
+
+    /// Waits for the machine's own word that it is up, which comes by a port that is a file here.
+    fn wait_until_up(&mut self, time: Duration) -> Result<(), MachineError> {
+        let end = Instant::now() + time;
+        let said = self.work_dir.join("ready");
+        loop {
+            // The file is there once QEMU is.
+            let state = fs::read_to_string(&said).unwrap_or_default();
+            match state.strip_suffix('\n') {
+                Some("running" | "degraded") => return Ok(()),
+                Some(state) => {
+                    return Err(self.failed(format!("the VM did not boot: systemd says `{state}`")));
+                }
+                None => {}
+            }
+            if matches!(self.process.0.try_wait(), Ok(Some(_))) {
+                return Err(self.failed("the VM stopped while it booted".to_owned()));
+            }
+            if Instant::now() >= end {
+                return Err(self.failed(format!("the VM was not up after {} seconds", time.as_secs())));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn failed(&self, message: String) -> MachineError {
+        MachineError::Boot { message, console: self.console.tail() }
+    }
+
+    /// Connects to a socket of the VM's. By way of the open folder, because a socket's path must be short.
+    async fn connect(&self, socket: &str) -> Result<UnixStream, MachineError> {
+        let path = self.work_dir.join(socket);
+        let folder = File::open(&self.work_dir).map_err(io_error("cannot open", &self.work_dir))?;
+        let short = format!("/proc/self/fd/{}/{socket}", folder.as_raw_fd());
+        UnixStream::connect(short).await.map_err(io_error("cannot connect to", &path))
     }
 }
+
 #[async_trait]
 impl Machine for Vm {
     async fn agent(&mut self) -> Result<AgentStream, MachineError> {
-        Err(crate::host::host_error("VMs come next"))
+        let end = Instant::now() + AGENT_TIME;
+        let mut patience = NOTICE_TIME * 4;
+        while Instant::now() < end {
+            // An agent of an earlier session is to notice that nobody is there: only then does the next begin. Where
+            // it did not because this one came too soon, it gets another chance, and more time.
+            tokio::time::sleep(patience / 4).await;
+            let (output, input) = self.connect("agent").await?.into_split();
+            let mut port = Port::new(output);
+            match tokio::time::timeout(patience, port.begin()).await {
+                Ok(Ok(())) => return Ok(AgentStream { input: Box::new(input), output: Box::new(port) }),
+                Ok(Err(error)) => {
+                    return Err(self.failed(format!("the VM's agent cannot be reached: {error}")));
+                }
+                Err(_) => patience *= 2,
+            }
+        }
+        Err(self.failed(format!("the VM's agent did not answer in {} seconds", AGENT_TIME.as_secs())))
     }
+
     fn agent_work_dir(&self) -> &Utf8Path {
-        Utf8Path::new("/")
+        Utf8Path::new(WORK_DIR)
     }
+
     async fn shell(&mut self) -> Result<ShellStatus, MachineError> {
-        Err(crate::host::host_error("VMs come next"))
+        let stream = self.connect("shell").await?.into_std();
+        let stream = stream.map_err(|error| host_error(format!("cannot use the VM's console: {error}")))?;
+        blocking(move || {
+            terminal::attach(stream).map_err(|error| host_error(format!("cannot use the terminal: {error}")))
+        })
+        .await
     }
+
     fn console(&self) -> String {
-        String::new()
+        self.console.tail()
     }
-    async fn stop(self: Box<Self>) -> Result<Option<Snapshot>, MachineError> {
-        Ok(None)
+
+    async fn stop(mut self: Box<Self>) -> Result<Option<Snapshot>, MachineError> {
+        blocking(move || {
+            self.process.kill();
+            let disk = self.work_dir.join("disk.raw");
+            fs::remove_file(&disk).map_err(io_error("cannot remove", &disk))?;
+            Ok(None)
+        })
+        .await
+    }
+}
+
+/// Writes to the copy what olbake needs inside.
+fn prepare(root: &Utf8Path, agent: &Utf8Path) -> Result<(), MachineError> {
+    let own = root.join(FOLDER).join("olbake-agent");
+    let content = fs::read(agent).map_err(io_error("cannot read", agent))?;
+    seed::write(&own, content)?;
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o755))
+        .map_err(io_error("cannot make executable", &own))?;
+    let units = root.join("etc/systemd/system");
+    for (name, content) in [
+        ("olbake-agent.service", agent_unit()),
+        ("olbake-ready.service", READY_UNIT.to_owned()),
+        ("olbake-shell.service", terminal::unit()),
+    ] {
+        seed::write(&units.join(name), content)?;
+        let link = units.join("multi-user.target.wants").join(name);
+        fs::create_dir_all(link.with_file_name("")).map_err(io_error("cannot make", &link))?;
+        symlink(format!("../{name}"), &link).map_err(io_error("cannot make", &link))?;
+    }
+    // The shell's terminal is not one for logging in.
+    let getty = units.join("serial-getty@hvc0.service");
+    symlink("/dev/null", &getty).map_err(io_error("cannot make", &getty))?;
+    seed::no_waiting(&units)?;
+    seed::no_cloud(root)
+}
+
+/// A session ends with the agent, and the next one begins with the marker.
+fn agent_unit() -> String {
+    let marker: String =
+        port::MARKER.iter().map(|byte| format!("\\\\%03o").replace("%03o", &format!("{byte:03o}"))).collect();
+    format!(
+        "[Unit]\nDescription=olbake agent\nAfter=multi-user.target\nStartLimitIntervalSec=0\n\n\
+         [Service]\nRestart=always\nRestartSec=100ms\n\
+         ExecStartPre=/bin/mkdir -p -m 0700 {WORK_DIR}\n\
+         ExecStart=/bin/sh -c 'exec <>/dev/virtio-ports/org.olbake.agent >&0; printf \"{marker}\"; \
+         exec /{FOLDER}/olbake-agent'\n"
+    )
+}
+
+const READY_UNIT: &str = "[Unit]\nDescription=olbake hears that the system is up\n\n[Service]\n\
+     ExecStart=/bin/sh -c 'systemctl is-system-running --wait >/dev/virtio-ports/org.olbake.ready'\n";
+
+/// The command that runs the VM, in its folder. It has no network: what an image is verified by is in it.
+fn qemu(
+    architecture: Architecture,
+    accelerated: bool,
+    work_dir: &Utf8Path,
+) -> Result<HostCommand, MachineError> {
+    let (program, _) = emulator(architecture);
+    let (code, variables) =
+        firmware(architecture).ok_or_else(|| host_error("no UEFI firmware is installed"))?;
+    let own = work_dir.join("variables.fd");
+    fs::copy(variables, &own).map_err(io_error("cannot make", &own))?;
+    let machine = match architecture {
+        Architecture::Amd64 => "q35",
+        Architecture::Arm64 => "virt",
+    };
+    let (accelerator, processor) = if accelerated { ("kvm", "host") } else { ("tcg,thread=multi", "max") };
+    let code = format!("if=pflash,unit=0,format=raw,readonly=on,file={}", code.display());
+    let command = HostCommand::new(program).folder(work_dir);
+    Ok(command
+        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"])
+        .args(["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny"])
+        .args(["-machine", machine, "-accel", accelerator, "-cpu", processor, "-smp", "2", "-m", MEMORY])
+        .args(["-drive", &code, "-drive", "if=pflash,unit=1,format=raw,file=variables.fd"])
+        .args(["-drive", "if=none,id=root,format=raw,cache=unsafe,discard=unmap,file=disk.raw"])
+        .args(["-device", "virtio-blk-pci,drive=root", "-device", "virtio-rng-pci"])
+        .args(["-chardev", "file,id=console,path=console.log,append=on", "-serial", "chardev:console"])
+        .args(["-device", "virtio-serial-pci"])
+        .args([
+            "-chardev",
+            "socket,id=shell,path=shell,server=on,wait=off",
+            "-device",
+            "virtconsole,chardev=shell",
+        ])
+        .args(["-chardev", "socket,id=agent,path=agent,server=on,wait=off"])
+        .args(["-device", "virtserialport,chardev=agent,name=org.olbake.agent"])
+        .args(["-chardev", "file,id=ready,path=ready"])
+        .args(["-device", "virtserialport,chardev=ready,name=org.olbake.ready"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The marker goes through systemd's quoting and the shell's.
+    #[test]
+    fn the_unit_writes_the_marker() {
+        let unit = agent_unit();
+        let printf = unit.split("printf \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+        let script = format!("printf \"{}\"", printf.replace("\\\\", "\\"));
+        assert_eq!(HostCommand::new("sh").args(["-c", &script]).run().unwrap(), port::MARKER);
     }
 }

@@ -1,0 +1,45 @@
+//! A VM on a real disk, booted under UEFI.
+
+mod common;
+
+use common::{Place, assert_clean, base_disk, can_run, run};
+use olbake_engine::machine::{Builder, MachineSpec, Start, Substrate};
+use olbake_local::LocalBuilder;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_disk_boots_under_uefi_and_is_not_changed() {
+    if !can_run(Substrate::Vm) {
+        return;
+    }
+    let (builder, place) = (LocalBuilder::new(), Place::new());
+    let base = base_disk().await;
+    let time = std::time::Instant::now();
+    let spec = MachineSpec { substrate: Substrate::Vm, ..place.spec("vm", Start::Fresh, &base) };
+    let work_dir = spec.work_dir.clone();
+    let mut machine = match builder.start(spec).await {
+        Ok(machine) => machine,
+        Err(olbake_engine::machine::MachineError::Boot { message, console }) => {
+            panic!("{message}\n{console}")
+        }
+        Err(error) => panic!("{error:?}"),
+    };
+    eprintln!("VM up: {:?}", time.elapsed());
+    let work = machine.agent_work_dir().to_string();
+    assert_eq!(
+        run(&mut *machine, &format!("echo kept >{work}/x; findmnt -no FSTYPE /; echo")).await,
+        "ext4\n\n"
+    );
+    let state =
+        run(&mut *machine, &format!("cat {work}/x; systemctl --failed -q; systemctl is-system-running"))
+            .await;
+    assert_eq!(state, "kept\nrunning\n", "{}", machine.console());
+    assert!(machine.console().contains("Debian"), "{}", machine.console());
+    // A stream that is dropped while the agent works does not harm the next.
+    let stream = machine.agent().await.unwrap();
+    drop(stream);
+    assert_eq!(run(&mut *machine, "echo again").await, "again\n");
+    eprintln!("sessions done: {:?}", time.elapsed());
+    assert!(machine.stop().await.unwrap().is_none());
+    assert!(!work_dir.join("disk.raw").exists());
+    assert_clean(&base.disk);
+}
