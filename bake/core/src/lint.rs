@@ -40,7 +40,8 @@ type Warn<'a> = dyn FnMut(&str, String, &str) + 'a;
 /// Where what is not packaged belongs.
 const OWN_SOFTWARE: [&str; 5] = ["/opt", "/usr/local", "/srv", "/var/lib", "/usr/share"];
 /// Where only packages write.
-const PACKAGED: [&str; 8] = ["/usr/bin", "/usr/sbin", "/usr/lib", "/usr/libexec", "/bin", "/sbin", "/lib", "/usr/include"];
+const PACKAGED: [&str; 8] =
+    ["/usr/bin", "/usr/sbin", "/usr/lib", "/usr/libexec", "/bin", "/sbin", "/lib", "/usr/include"];
 /// Where nothing stays.
 const FLEETING: [&str; 6] = ["/tmp", "/var/tmp", "/run", "/var/run", "/proc", "/sys"];
 /// What configuration files end in.
@@ -60,26 +61,59 @@ fn places(operation: &Operation, warn: &mut Warn<'_>) {
         _ => return,
     };
     if below(path, &FLEETING) {
-        warn("fhs", format!("`{path}` does not survive into a running machine"), "use a place that stays: `/var/lib`, `/opt`, `/etc`");
+        warn(
+            "fhs",
+            format!("`{path}` does not survive into a running machine"),
+            "use a place that stays: `/var/lib`, `/opt`, `/etc`",
+        );
     } else if bundle && !below(path, &OWN_SOFTWARE) {
-        warn("fhs", format!("`{path}` is no place for an archive or tree"), "unpack below `/opt`, `/usr/local` or `/srv`");
+        warn(
+            "fhs",
+            format!("`{path}` is no place for an archive or tree"),
+            "unpack below `/opt`, `/usr/local` or `/srv`",
+        );
     } else if below(path, &PACKAGED) && !is_unit_or_plugin(path) {
         warn("fhs", format!("`{path}` belongs to packages"), "own programs go to `/usr/local` or `/opt`");
-    } else if !bundle && is_configuration(path) && below(path, &["/opt", "/usr/local", "/srv", "/root", "/home"]) {
-        warn("fhs", format!("the configuration `{path}` is outside of `/etc`"), "configuration goes below `/etc`");
-    } else if path.ancestors().count() == 2 && path != "/" && matches!(operation.action, Action::FileDirectory { .. }) && !below(path, &STANDARD) {
-        warn("fhs", format!("`{path}` is a new directory at the root"), "data goes below `/var/lib` or `/srv`, software below `/opt`");
+    } else if !bundle
+        && is_configuration(path)
+        && below(path, &["/opt", "/usr/local", "/srv", "/root", "/home"])
+    {
+        warn(
+            "fhs",
+            format!("the configuration `{path}` is outside of `/etc`"),
+            "configuration goes below `/etc`",
+        );
+    } else if path.ancestors().count() == 2
+        && path != "/"
+        && matches!(operation.action, Action::FileDirectory { .. })
+        && !below(path, &STANDARD)
+    {
+        warn(
+            "fhs",
+            format!("`{path}` is a new directory at the root"),
+            "data goes below `/var/lib` or `/srv`, software below `/opt`",
+        );
     }
 }
 
 /// The directories at the root that the standard knows.
 const STANDARD: [&str; 18] = [
-    "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc", "/root", "/run", "/sbin",
-    "/srv", "/sys", "/usr", "/var",
+    "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc", "/root",
+    "/run", "/sbin", "/srv", "/sys", "/usr", "/var",
 ];
 
 fn is_unit_or_plugin(path: &Utf8Path) -> bool {
-    below(path, &["/usr/lib/systemd", "/lib/systemd", "/usr/lib/sysusers.d", "/usr/lib/tmpfiles.d", "/usr/lib/udev", "/usr/lib/locale"])
+    below(
+        path,
+        &[
+            "/usr/lib/systemd",
+            "/lib/systemd",
+            "/usr/lib/sysusers.d",
+            "/usr/lib/tmpfiles.d",
+            "/usr/lib/udev",
+            "/usr/lib/locale",
+        ],
+    )
 }
 
 fn is_configuration(path: &Utf8Path) -> bool {
@@ -92,7 +126,11 @@ fn downloads(plan: &Plan, operation: &Operation, warn: &mut Warn<'_>) {
         if let Some(Payload::Url { url }) = plan.payloads.get(&content.digest)
             && url.starts_with("http://")
         {
-            warn("plain-http", format!("`{url}` is downloaded without TLS"), "use `https://`: the checksum guards the bytes, not what is asked for");
+            warn(
+                "plain-http",
+                format!("`{url}` is downloaded without TLS"),
+                "use `https://`: the checksum guards the bytes, not what is asked for",
+            );
         }
     }
 }
@@ -111,26 +149,40 @@ fn packages(operation: &Operation, warn: &mut Warn<'_>) {
 
 fn services(operation: &Operation, warn: &mut Warn<'_>) {
     let what = match &operation.action {
-        Action::AptPackages { start_services: true, .. } => "packages start their services during the bake".to_owned(),
+        Action::AptPackages { start_services: true, .. } => {
+            "packages start their services during the bake".to_owned()
+        }
         Action::Service { unit, running: Some(true), .. } => format!("`{unit}` runs during the bake"),
         Action::Run(run) if starts_service(run) => "a command starts a service during the bake".to_owned(),
         _ => return,
     };
-    warn("service-start", what, "what a service writes while it runs is in every copy of the image: enable it, and it starts at boot");
+    warn(
+        "service-start",
+        what,
+        "what a service writes while it runs is in every copy of the image: enable it, and it starts at boot",
+    );
 }
 
 fn starts_service(run: &Run) -> bool {
     let words: Vec<&str> = run.argv.iter().flat_map(|word| word.split_whitespace()).collect();
     words.windows(2).any(|pair| {
-        pair[0].rsplit('/').next() == Some("systemctl") && matches!(pair[1], "start" | "restart" | "reload-or-restart")
+        pair[0].rsplit('/').next() == Some("systemctl")
+            && matches!(pair[1], "start" | "restart" | "reload-or-restart")
     }) || words.windows(2).any(|pair| pair == ["enable", "--now"])
 }
 
 fn shells(operation: &Operation, warn: &mut Warn<'_>) {
     let Action::Run(run) = &operation.action else { return };
-    let needless = run.shell && run.argv.iter().all(|text| !text.contains(['|', '&', ';', '<', '>', '$', '*', '?', '`', '(', '~', '\n', '"', '\'']));
+    let needless = run.shell
+        && run.argv.iter().all(|text| {
+            !text.contains(['|', '&', ';', '<', '>', '$', '*', '?', '`', '(', '~', '\n', '"', '\''])
+        });
     if needless {
-        warn("shell", "this command needs no shell".to_owned(), "give it as a list: `run.command([\"program\", \"argument\"])`");
+        warn(
+            "shell",
+            "this command needs no shell".to_owned(),
+            "give it as a list: `run.command([\"program\", \"argument\"])`",
+        );
     }
 }
 
@@ -144,6 +196,10 @@ fn modes(operation: &Operation, warn: &mut Warn<'_>) {
     };
     // With the sticky bit a directory is safe to share, as `/tmp` is.
     if mode.is_some_and(|mode| mode & 0o002 != 0 && mode & 0o1000 == 0) {
-        warn("world-writable", format!("every user may change `{path}`"), "drop the last write bit, or give the directory mode `0o1777`");
+        warn(
+            "world-writable",
+            format!("every user may change `{path}`"),
+            "drop the last write bit, or give the directory mode `0o1777`",
+        );
     }
 }

@@ -8,8 +8,10 @@ use olbake_core::plan::Architecture;
 use olbake_lang::{Inputs, Workspace};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let numbers: Vec<usize> = std::env::args().skip(1).map(|number| number.parse()).collect::<Result<_, _>>()?;
-    let (images, components) = (numbers.first().copied().unwrap_or(1000), numbers.get(1).copied().unwrap_or(20));
+    let numbers: Vec<usize> =
+        std::env::args().skip(1).map(|number| number.parse()).collect::<Result<_, _>>()?;
+    let (images, components) =
+        (numbers.first().copied().unwrap_or(1000), numbers.get(1).copied().unwrap_or(20));
     let folder = tempfile::tempdir()?;
     olbake_testkit::workspace::generate(folder.path(), images, components)?;
     let root = Utf8Path::from_path(folder.path()).ok_or("the temporary folder is not UTF-8")?;
@@ -21,11 +23,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let seconds = start.elapsed().as_secs_f64();
     let operations: usize = planned
         .iter()
-        .map(|(_, planned)| planned.as_ref().map_or(0, |planned| planned.plan.layers.iter().map(|layer| layer.operations.len()).sum()))
+        .map(|(_, planned)| {
+            planned
+                .as_ref()
+                .map_or(0, |planned| planned.plan.layers.iter().map(|layer| layer.operations.len()).sum())
+        })
         .sum();
-    for (image, problems) in planned.iter().filter_map(|(image, planned)| Some((image, planned.as_ref().err()?))) {
+    for (image, problems) in
+        planned.iter().filter_map(|(image, planned)| Some((image, planned.as_ref().err()?)))
+    {
         println!("{image}: {problems}");
     }
-    println!("{} images, {operations} operations: {seconds:.3} s, of which {:.3} s to read them", all.len(), listed.as_secs_f64());
+    println!(
+        "{} images, {operations} operations: {seconds:.3} s, of which {:.3} s to read them",
+        all.len(),
+        listed.as_secs_f64()
+    );
     Ok(())
 }

@@ -14,7 +14,7 @@ use olbake_core::diagnostic::Diagnostic;
 use olbake_core::operation::{Action, Content, Ownership, Phase};
 use olbake_core::plan::Payload;
 use olbake_core::secret;
-use olbake_core::settings::did_you_mean;
+use olbake_core::settings::{Type, did_you_mean};
 use olbake_core::span::Span;
 use serde_json::Value as Json;
 use starlark::any::ProvidesStaticType;
@@ -96,7 +96,8 @@ struct Signature {
 
 impl Signature {
     fn parse(text: &'static str, operation: bool) -> Self {
-        let mut signature = Self { names: Vec::new(), required: Vec::new(), positional: usize::MAX, open: false };
+        let mut signature =
+            Self { names: Vec::new(), required: Vec::new(), positional: usize::MAX, open: false };
         let common = if operation { COMMON } else { "" };
         for word in text.split_whitespace().chain(common.split_whitespace()) {
             match word {
@@ -153,7 +154,9 @@ impl<'v> StarlarkValue<'v> for Builtin {
         let at = eval.call_stack_top_location().map(|at| fault::span(&at));
         let call = self.bind(args, eval.heap(), session, at).map_err(fault::raise)?;
         match self.body {
-            Body::Declaration(make) => make(&call, eval).map_err(|problem| fault::raise(call.placed(problem))),
+            Body::Declaration(make) => {
+                make(&call, eval).map_err(|problem| fault::raise(call.placed(problem)))
+            }
             Body::Operation(lower) => call.operate(lower, eval.heap()),
         }
     }
@@ -168,7 +171,14 @@ impl Builtin {
         at: Option<Span>,
     ) -> Result<Call<'v, 'c>, Diagnostic> {
         let Signature { names, required, positional, open } = &self.signature;
-        let mut call = Call { name: self.name, names, values: vec![None; names.len()], further: Vec::new(), session, at };
+        let mut call = Call {
+            name: self.name,
+            names,
+            values: vec![None; names.len()],
+            further: Vec::new(),
+            session,
+            at,
+        };
         let positions = args.positions(heap).map_err(fault::diagnose)?;
         for (index, value) in positions.enumerate() {
             if index >= (*positional).min(names.len()) {
@@ -190,7 +200,9 @@ impl Builtin {
             }
         }
         let missing = names.iter().zip(required).zip(&call.values);
-        if let Some(((name, _), _)) = missing.into_iter().find(|((_, required), value)| **required && value.is_none()) {
+        if let Some(((name, _), _)) =
+            missing.into_iter().find(|((_, required), value)| **required && value.is_none())
+        {
             let text = format!("`{}` needs `{name}`", self.name);
             return Err(call.placed(Diagnostic::error("argument", text)));
         }
@@ -235,12 +247,14 @@ impl<'v> Call<'v, '_> {
 
     /// A problem with one argument, at the argument's name where it is written in the call.
     pub(crate) fn wrong(&self, name: &str, message: impl Into<String>) -> Diagnostic {
-        let at = self.at.as_ref().map(|at| self.session.argument_place(at, name).unwrap_or_else(|| at.clone()));
+        let at =
+            self.at.as_ref().map(|at| self.session.argument_place(at, name).unwrap_or_else(|| at.clone()));
         Diagnostic::error("argument", format!("`{}`: `{name}`: {}", self.name, message.into())).at(at)
     }
 
     fn unknown(&self, name: &str) -> Diagnostic {
-        let at = self.at.as_ref().map(|at| self.session.argument_place(at, name).unwrap_or_else(|| at.clone()));
+        let at =
+            self.at.as_ref().map(|at| self.session.argument_place(at, name).unwrap_or_else(|| at.clone()));
         let mut problem =
             Diagnostic::error("argument", format!("`{}` has no parameter `{name}`", self.name)).at(at);
         problem.help = did_you_mean(name, self.names.iter().copied());
@@ -256,7 +270,11 @@ impl<'v> Call<'v, '_> {
     pub(crate) fn secret_text(&self, name: &str) -> Result<Option<String>, Diagnostic> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match value.unpack_str() {
-            Some(text) => self.session.known_secrets(text).map_err(|message| self.wrong(name, message)).map(|()| Some(text.to_owned())),
+            Some(text) => self
+                .session
+                .known_secrets(text)
+                .map_err(|message| self.wrong(name, message))
+                .map(|()| Some(text.to_owned())),
             None => Err(self.expected(name, "text", value)),
         }
     }
@@ -272,10 +290,12 @@ impl<'v> Call<'v, '_> {
 
     fn shown(&self, name: &str, text: &str) -> Result<String, Diagnostic> {
         if text.contains([secret::MARKER_START, secret::MARKER_END]) {
-            let names: Vec<String> = secret::references(text).into_iter().map(|id| format!("`{}`", id.0)).collect();
+            let names: Vec<String> =
+                secret::references(text).into_iter().map(|id| format!("`{}`", id.0)).collect();
             let problem = self.wrong(name, format!("the secret {} would show here", names.join(", ")));
-            return Err(Diagnostic { code: "secret-exposed".to_owned(), ..problem }
-                .help("secrets never reach argv, paths or titles: pass them in `content`, `env` or `stdin`"));
+            return Err(Diagnostic { code: "secret-exposed".to_owned(), ..problem }.help(
+                "secrets never reach argv, paths or titles: pass them in `content`, `env` or `stdin`",
+            ));
         }
         Ok(text.to_owned())
     }
@@ -304,7 +324,9 @@ impl<'v> Call<'v, '_> {
 
     fn absolute(&self, name: &str, text: &str) -> Result<Utf8PathBuf, Diagnostic> {
         let parts = text.split('/');
-        let fine = text.starts_with('/') && parts.clone().all(|part| part != ".." && part != ".") && !text.contains(['\0', '\n']);
+        let fine = text.starts_with('/')
+            && parts.clone().all(|part| part != ".." && part != ".")
+            && !text.contains(['\0', '\n']);
         if !fine {
             return Err(self.wrong(name, format!("expected an absolute path, found `{text}`")));
         }
@@ -327,7 +349,23 @@ impl<'v> Call<'v, '_> {
     pub(crate) fn opt_number<N: TryFrom<i64>>(&self, name: &str) -> Result<Option<N>, Diagnostic> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let number = i64::unpack_value(value).ok().flatten().filter(|_| value.unpack_bool().is_none());
-        number.and_then(|number| N::try_from(number).ok()).map(Some).ok_or_else(|| self.expected(name, "a whole number in range", value))
+        number
+            .and_then(|number| N::try_from(number).ok())
+            .map(Some)
+            .ok_or_else(|| self.expected(name, "a whole number in range", value))
+    }
+
+    /// Seconds, as a whole number or as a length of time such as `90s`.
+    pub(crate) fn opt_seconds(&self, name: &str) -> Result<Option<u32>, Diagnostic> {
+        let Some(text) = self.get(name).and_then(|value| value.unpack_str()) else {
+            return self.opt_number(name);
+        };
+        let coerced = Type::Duration.coerce(&Json::from(text)).ok();
+        let seconds =
+            coerced.as_ref().and_then(Json::as_str).and_then(|text| text.strip_suffix('s')?.parse().ok());
+        seconds
+            .map(Some)
+            .ok_or_else(|| self.wrong(name, format!("expected whole seconds or `90s`, found `{text}`")))
     }
 
     /// Permission bits, as a number or as text in octal.
@@ -343,7 +381,11 @@ impl<'v> Call<'v, '_> {
 
     /// Owner, group and mode.
     pub(crate) fn ownership(&self) -> Result<Ownership, Diagnostic> {
-        Ok(Ownership { owner: self.opt_text("owner")?, group: self.opt_text("group")?, mode: self.opt_mode("mode")? })
+        Ok(Ownership {
+            owner: self.opt_text("owner")?,
+            group: self.opt_text("group")?,
+            mode: self.opt_mode("mode")?,
+        })
     }
 
     /// The elements of a list; a single value that is no list is the only element.
@@ -383,7 +425,11 @@ impl<'v> Call<'v, '_> {
             _ => Err(self.expected(name, "a list of texts", value)),
         };
         let argv: Vec<String> = self.elements(name).into_iter().map(word).collect::<Result<_, _>>()?;
-        if argv.is_empty() { Err(self.wrong(name, "expected a command, found an empty list")) } else { Ok(Some(argv)) }
+        if argv.is_empty() {
+            Err(self.wrong(name, "expected a command, found an empty list"))
+        } else {
+            Ok(Some(argv))
+        }
     }
 
     /// A required command.
@@ -399,7 +445,9 @@ impl<'v> Call<'v, '_> {
 
     /// Whole numbers.
     pub(crate) fn numbers(&self, name: &str) -> Result<Vec<i32>, Diagnostic> {
-        let number = |value: Value<'v>| value.unpack_i32().ok_or_else(|| self.expected(name, "a list of whole numbers", value));
+        let number = |value: Value<'v>| {
+            value.unpack_i32().ok_or_else(|| self.expected(name, "a list of whole numbers", value))
+        };
         self.elements(name).into_iter().map(number).collect()
     }
 
@@ -419,14 +467,17 @@ impl<'v> Call<'v, '_> {
 
     /// The phase's recording.
     pub(crate) fn recording(&self) -> Result<&Recording, Diagnostic> {
-        self.session.recording.as_ref().ok_or_else(|| Diagnostic::error("outside-phase", format!("`{}` is called outside of a phase", self.name)))
+        self.session.recording.as_ref().ok_or_else(|| {
+            Diagnostic::error("outside-phase", format!("`{}` is called outside of a phase", self.name))
+        })
     }
 
     /// The content of a file of the component, and its path in the workspace.
     pub(crate) fn file_content(&self, name: &str, path: &str) -> Result<(Content, Utf8PathBuf), Diagnostic> {
         let recording = self.recording()?;
         let file = self.session.resolve(recording, path).map_err(|message| self.wrong(name, message))?;
-        let (digest, size) = self.session.sources.digest(&file).map_err(|message| self.missing_file(name, message))?;
+        let (digest, size) =
+            self.session.sources.digest(&file).map_err(|message| self.missing_file(name, message))?;
         Ok((recording.keep(digest, Payload::File { path: file.clone(), size }), file))
     }
 
@@ -441,7 +492,9 @@ impl<'v> Call<'v, '_> {
         let mut targets = Vec::new();
         for value in self.elements(name) {
             match (value.downcast_ref::<Handle>(), value.unpack_str()) {
-                (Some(handle), _) => targets.extend((handle.first..handle.first + handle.count).map(Target::Draft)),
+                (Some(handle), _) => {
+                    targets.extend((handle.first..handle.first + handle.count).map(Target::Draft))
+                }
                 (None, Some(text)) => targets.push(Target::Path(self.absolute(name, text)?)),
                 _ => return Err(self.expected(name, "what an operation returned, or a path", value)),
             }
@@ -453,7 +506,8 @@ impl<'v> Call<'v, '_> {
     fn operate(&self, lower: Lower, heap: Heap<'v>) -> starlark::Result<Value<'v>> {
         let Some(recording) = &self.session.recording else {
             let text = format!("`{}` is called outside of a phase", self.name);
-            let problem = Diagnostic::error("outside-phase", text).help("call it in `install`, `configure`, `units`, …");
+            let problem = Diagnostic::error("outside-phase", text)
+                .help("call it in `install`, `configure`, `units`, …");
             return Err(fault::raise(self.placed(problem)));
         };
         let handle = if self.given("when").is_some_and(|when| !when.to_bool()) {
@@ -473,9 +527,15 @@ impl<'v> Call<'v, '_> {
         let is_check = steps.iter().any(|step| matches!(step.action, Action::Check(_)));
         if is_check != (phase == Phase::Verify) {
             let (text, help) = if is_check {
-                (format!("`{}` is called in `{phase}`", self.name), "checks belong in `verify`: they run on a fresh boot")
+                (
+                    format!("`{}` is called in `{phase}`", self.name),
+                    "checks belong in `verify`: they run on a fresh boot",
+                )
             } else {
-                (format!("`{}` is called in `verify`", self.name), "`verify` only checks; call it in a phase before")
+                (
+                    format!("`{}` is called in `verify`", self.name),
+                    "`verify` only checks; call it in a phase before",
+                )
             };
             return Err(Diagnostic::error("wrong-phase", text).help(help));
         }

@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 
+use camino::Utf8PathBuf;
 use olbake_core::diagnostic::{Diagnostic, Diagnostics, Severity};
 use olbake_core::settings::Schema;
 
@@ -37,29 +38,45 @@ pub(crate) fn check(workspace: &Workspace, inputs: &Inputs, misnamed: &Diagnosti
         }
     }
     found.sort_by(|one, other| {
-        let place = |problem: &Diagnostic| problem.span.as_ref().map(|span| (span.file.clone(), span.line, span.column));
+        let place = |problem: &Diagnostic| {
+            problem.span.as_ref().map(|span| (span.file.clone(), span.line, span.column))
+        };
         (one.severity, place(one)).cmp(&(other.severity, place(other)))
     });
     unique(found)
 }
 
 /// What can be said of a component without an image.
-fn lint_component(workspace: &Workspace, component: &Component, read: Option<u64>, found: &mut Vec<Diagnostic>) {
+fn lint_component(
+    workspace: &Workspace,
+    component: &Component,
+    read: Option<u64>,
+    found: &mut Vec<Diagnostic>,
+) {
     let declaration = &component.declaration;
     let schema: &Schema = &declaration.schema;
     let file = component.folder.join("component.star");
-    let text = workspace.sources.text(file.as_str()).unwrap_or_else(|| "".into());
+    let texts: Vec<_> = std::iter::once(file)
+        .chain(templates(workspace, component))
+        .filter_map(|file| workspace.sources.text(file.as_str()))
+        .collect();
     for (index, (name, field)) in schema.fields.iter().enumerate() {
         if field.doc.as_deref().is_none_or(|doc| doc.trim().is_empty()) {
             let text = format!("the setting `{}.{name}` says nothing of what it is for", schema.name);
-            found.push(Diagnostic::warning("setting-without-doc", text).at(field.span.clone()).help("add `doc = \"…\"`"));
+            found.push(
+                Diagnostic::warning("setting-without-doc", text)
+                    .at(field.span.clone())
+                    .help("add `doc = \"…\"`"),
+            );
         }
         // Only a component that some image uses has been seen running; a branch not taken may still name the setting.
         let seen = read.is_none_or(|bits| SettingsData::is_read(bits, index));
-        if !seen && !text.contains(&format!(".{name}")) {
+        if !seen && !texts.iter().any(|text| text.contains(&format!(".{name}"))) {
             let text = format!("the setting `{}.{name}` is never read", schema.name);
             found.push(
-                Diagnostic::warning("setting-never-read", text).at(field.span.clone()).help("use it, or remove it"),
+                Diagnostic::warning("setting-never-read", text)
+                    .at(field.span.clone())
+                    .help("use it, or remove it"),
             );
         }
     }
@@ -72,4 +89,11 @@ fn lint_component(workspace: &Workspace, component: &Component, read: Option<u64
                 .help("add `verify`: its checks run on a fresh boot before a version exists"),
         );
     }
+}
+
+/// The templates of a component, as paths in the workspace.
+fn templates(workspace: &Workspace, component: &Component) -> Vec<Utf8PathBuf> {
+    let folder = component.folder.join("templates");
+    let found = workspace.sources.tree(&folder).unwrap_or_default();
+    found.into_iter().map(|(path, _)| folder.join(path)).collect()
 }

@@ -38,8 +38,9 @@ impl Claims {
     /// Adds an operation, or says with which earlier one it is at odds.
     pub(crate) fn add(&mut self, operation: &Operation, overriding: bool) -> Option<Diagnostic> {
         let earlier = operation.action.claimed_path().and_then(|path| Some((path, self.claimed.get(path)?)));
-        let problem = earlier.filter(|(_, (action, _))| !overriding && !agree(action, &operation.action)).map(
-            |(path, (_, place))| {
+        let problem = earlier
+            .filter(|(_, (action, _))| !overriding && !agree(action, &operation.action))
+            .map(|(path, (_, place))| {
                 let text = format!("two operations claim `{path}` and differ");
                 let problem = Diagnostic::error("path-conflict", text)
                     .at(operation.spans.first().cloned())
@@ -48,8 +49,7 @@ impl Claims {
                     Some(place) => problem.related(place.clone(), "first claimed here"),
                     None => problem,
                 }
-            },
-        );
+            });
         self.note(operation);
         problem
     }
@@ -60,17 +60,20 @@ impl Claims {
             return None;
         }
         let text = format!("no operation of this image writes `{path}`");
-        Some(Diagnostic::error("unknown-path", text).at(span.cloned()).help("name a path that an operation before this one writes"))
+        Some(
+            Diagnostic::error("unknown-path", text)
+                .at(span.cloned())
+                .help("name a path that an operation before this one writes"),
+        )
     }
 }
 
 /// Whether two claims on one path can both hold.
 fn agree(one: &Action, other: &Action) -> bool {
     match (one, other) {
-        (
-            Action::FileDirectory { ownership: one, .. },
-            Action::FileDirectory { ownership: other, .. },
-        ) => agree_on_ownership(one, other),
+        (Action::FileDirectory { ownership: one, .. }, Action::FileDirectory { ownership: other, .. }) => {
+            agree_on_ownership(one, other)
+        }
         _ => one == other,
     }
 }
@@ -78,6 +81,9 @@ fn agree(one: &Action, other: &Action) -> bool {
 /// A directory that says nothing of its owner is content with any.
 fn agree_on_ownership(one: &Ownership, other: &Ownership) -> bool {
     let Ownership { owner, group, mode } = one;
-    let same = |one: &Option<String>, other: &Option<String>| one.is_none() || other.is_none() || one == other;
-    same(owner, &other.owner) && same(group, &other.group) && (mode.is_none() || other.mode.is_none() || *mode == other.mode)
+    let same =
+        |one: &Option<String>, other: &Option<String>| one.is_none() || other.is_none() || one == other;
+    same(owner, &other.owner)
+        && same(group, &other.group)
+        && (mode.is_none() || other.mode.is_none() || *mode == other.mode)
 }

@@ -202,24 +202,32 @@ fn setting<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'v
         }
     }
     field.default = default(call, &field)?;
-    Ok(heap.alloc(AllocStruct([("field", heap.alloc(FieldValue(Arc::new(field)))), ("check", check), ("computed", computed)])))
+    Ok(heap.alloc(AllocStruct([
+        ("field", heap.alloc(FieldValue(Arc::new(field)))),
+        ("check", check),
+        ("computed", computed),
+    ])))
 }
 
 fn default(call: &Call<'_, '_>, field: &Field) -> Result<Option<Json>, Diagnostic> {
     let Some(value) = call.given("default") else { return Ok(None) };
     if field.ty.is_secret() {
-        return Err(call.wrong("default", "a secret has no default").help("say where it comes from: `source = \"env:NAME\"`"));
+        return Err(call
+            .wrong("default", "a secret has no default")
+            .help("say where it comes from: `source = \"env:NAME\"`"));
     }
     if field.computed {
         return Err(call.wrong("default", "a computed setting has no default"));
     }
-    let data = to_json(value).map_err(|found| call.wrong("default", format!("expected data, found {found}")))?;
+    let data =
+        to_json(value).map_err(|found| call.wrong("default", format!("expected data, found {found}")))?;
     let data = field.ty.coerce(&data).and_then(|data| match field.broken_rules(&data) {
         broken if broken.is_empty() => Ok(data),
         broken => Err(broken),
     });
     data.map(Some).map_err(|problems| {
-        let all: Vec<String> = problems.into_iter().map(|found| format!("{}{}", found.path, found.message)).collect();
+        let all: Vec<String> =
+            problems.into_iter().map(|found| format!("{}{}", found.path, found.message)).collect();
         let mut problem = call.wrong("default", all.join("; "));
         if value.is_none() {
             problem.help = Some(format!("write `{} | None` if it may be left out", field.ty));
@@ -245,16 +253,21 @@ fn constraints(call: &Call<'_, '_>, ty: &Type) -> Result<Constraints, Diagnostic
         Some(value) => value.as_f64().map(Some).ok_or_else(|| call.wrong(name, "expected a number")),
     };
     let regex = match call.opt_text("regex")? {
-        Some(text) => Some(Regex::new(&text).map_err(|error| call.wrong("regex", format!("not an expression: {error}")))?),
+        Some(text) => Some(
+            Regex::new(&text).map_err(|error| call.wrong("regex", format!("not an expression: {error}")))?,
+        ),
         None => None,
     };
     let mut one_of = Vec::new();
     if let Some(values) = call.json("one_of")? {
-        let values = values.as_array().cloned().ok_or_else(|| call.wrong("one_of", "expected a list of values"))?;
+        let values =
+            values.as_array().cloned().ok_or_else(|| call.wrong("one_of", "expected a list of values"))?;
         one_of = values;
     }
     if ty.contains_secret() && !ty.is_secret() {
-        return Err(call.wrong("type", "a secret stands alone").help("write `secret` or `secret | None`, a setting each"));
+        return Err(call
+            .wrong("type", "a secret stands alone")
+            .help("write `secret` or `secret | None`, a setting each"));
     }
     Ok(Constraints { ge: number("ge")?, le: number("le")?, len: length(call)?, regex, one_of })
 }
@@ -287,16 +300,19 @@ fn parts_of_setting<'v>(value: Value<'v>) -> Option<(&'v Arc<Field>, Value<'v>, 
 fn settings<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'v> {
     let heap = eval.heap();
     let text = call.text("name")?;
-    let name: ComponentName = text.parse().map_err(|error: olbake_core::names::NameError| call.wrong("name", error.to_string()))?;
+    let name: ComponentName =
+        text.parse().map_err(|error: olbake_core::names::NameError| call.wrong("name", error.to_string()))?;
     let mut fields = IndexMap::new();
     let (mut checks, mut computed) = (Vec::new(), Vec::new());
     if let Some(value) = call.get("fields") {
-        let dict = DictRef::from_value(value).ok_or_else(|| call.wrong("fields", "expected a dictionary of settings"))?;
+        let dict = DictRef::from_value(value)
+            .ok_or_else(|| call.wrong("fields", "expected a dictionary of settings"))?;
         for (key, value) in dict.iter() {
             let key = key.unpack_str().ok_or_else(|| call.wrong("fields", "names of settings are texts"))?;
             check_setting_name(call, key)?;
             let (field, check, compute) = parts_of_setting(value).ok_or_else(|| {
-                call.wrong("fields", format!("`{key}` is no setting")).help(format!("write `\"{key}\": setting(str, …)`"))
+                call.wrong("fields", format!("`{key}` is no setting"))
+                    .help(format!("write `\"{key}\": setting(str, …)`"))
             })?;
             fields.insert(key.to_owned(), Field::clone(field));
             if !check.is_none() {
@@ -310,8 +326,11 @@ fn settings<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'
     let validate = call.elements("validate");
     for validator in &validate {
         let parts = TupleRef::from_value(*validator).map(|tuple| tuple.content());
-        if !matches!(parts, Some([message, function]) if message.unpack_str().is_some() && is_function(*function)) {
-            return Err(call.wrong("validate", "expected pairs of a message and a function: `(\"…\", lambda s: …)`"));
+        if !matches!(parts, Some([message, function]) if message.unpack_str().is_some() && is_function(*function))
+        {
+            return Err(
+                call.wrong("validate", "expected pairs of a message and a function: `(\"…\", lambda s: …)`")
+            );
         }
     }
     let schema = SchemaValue(Arc::new((Schema { name, fields }, call.at.clone())));
@@ -330,8 +349,9 @@ fn check_setting_name(call: &Call<'_, '_>, name: &str) -> Result<(), Diagnostic>
     if fine {
         return Ok(());
     }
-    Err(call.wrong("fields", format!("`{name}` cannot name a setting"))
-        .help("use lower-case letters, digits and single `_`: the name is also that of an environment variable"))
+    Err(call.wrong("fields", format!("`{name}` cannot name a setting")).help(
+        "use lower-case letters, digits and single `_`: the name is also that of an environment variable",
+    ))
 }
 
 fn record<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'v> {
@@ -388,17 +408,27 @@ fn declare(call: &Call<'_, '_>, folder: &str, name: &str, declared: Declared) ->
 fn component<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'v> {
     let heap = eval.heap();
     let text = call.text("name")?;
-    let name: ComponentName = text.parse().map_err(|error: olbake_core::names::NameError| call.wrong("name", error.to_string()))?;
+    let name: ComponentName =
+        text.parse().map_err(|error: olbake_core::names::NameError| call.wrong("name", error.to_string()))?;
     let (schema, settings_span, functions) = match call.get("settings") {
-        Some(value) => schema_of(value).ok_or_else(|| call.wrong("settings", "expected what `settings(…)` returned"))?,
+        Some(value) => {
+            schema_of(value).ok_or_else(|| call.wrong("settings", "expected what `settings(…)` returned"))?
+        }
         None => {
-            let empty = [heap.alloc(AllocDict::EMPTY), heap.alloc(AllocDict::EMPTY), heap.alloc(AllocList::EMPTY)];
-            (Arc::new(Schema { name: name.clone(), fields: IndexMap::new() }), None, heap.alloc(AllocList(empty)))
+            let empty =
+                [heap.alloc(AllocDict::EMPTY), heap.alloc(AllocDict::EMPTY), heap.alloc(AllocList::EMPTY)];
+            (
+                Arc::new(Schema { name: name.clone(), fields: IndexMap::new() }),
+                None,
+                heap.alloc(AllocList(empty)),
+            )
         }
     };
     if schema.name != name {
         let text = format!("the settings are named `{}`, the component `{name}`", schema.name);
-        return Err(call.wrong("settings", text).help("give both one name: it is the prefix of environment variables"));
+        return Err(call
+            .wrong("settings", text)
+            .help("give both one name: it is the prefix of environment variables"));
     }
     let mut phases = Vec::with_capacity(PHASES.len());
     for phase in PHASES {
@@ -443,7 +473,8 @@ fn use_component<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> M
     };
     let mut values = Vec::new();
     for (name, value) in &call.further {
-        let data = to_json(*value).map_err(|found| call.wrong(name, format!("expected data, found {found}")))?;
+        let data =
+            to_json(*value).map_err(|found| call.wrong(name, format!("expected data, found {found}")))?;
         values.push((name.clone(), data, call.argument_place(name)));
     }
     let declared = UseDeclaration { component: component.to_owned(), values, span: call.at.clone() };
@@ -484,8 +515,10 @@ fn disk<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'v> {
         return Err(call.wrong("file", format!("`{file}` is not a path inside the workspace")));
     }
     let sum = call.text("sha256")?;
-    let sha256 = Digest::from_hex(sum.strip_prefix("sha256:").unwrap_or(&sum))
-        .map_err(|_| Diagnostic { code: "missing-checksum".to_owned(), ..call.wrong("sha256", "expected 64 hexadecimal digits") })?;
+    let sha256 = Digest::from_hex(sum.strip_prefix("sha256:").unwrap_or(&sum)).map_err(|_| Diagnostic {
+        code: "missing-checksum".to_owned(),
+        ..call.wrong("sha256", "expected 64 hexadecimal digits")
+    })?;
     Ok(eval.heap().alloc(BaseValue(Arc::new(BaseDeclaration::Disk { file, sha256 }))))
 }
 
@@ -532,8 +565,11 @@ fn base(call: &Call<'_, '_>) -> Result<BaseDeclaration, Diagnostic> {
     let value = call.given("base").unwrap_or(Value::new_none());
     let mut base = match (value.unpack_str(), value.downcast_ref::<BaseValue>()) {
         (Some(path), _) => {
-            let name = name_in(path, "images").ok_or_else(|| call.wrong("base", format!("{expected}, found `{path}`")))?;
-            BaseDeclaration::Image(name.parse().map_err(|_| call.wrong("base", format!("{expected}, found `{path}`")))?)
+            let name = name_in(path, "images")
+                .ok_or_else(|| call.wrong("base", format!("{expected}, found `{path}`")))?;
+            BaseDeclaration::Image(
+                name.parse().map_err(|_| call.wrong("base", format!("{expected}, found `{path}`")))?,
+            )
         }
         (None, Some(base)) => BaseDeclaration::clone(&base.0),
         (None, None) => return Err(call.wrong("base", format!("{expected}, found `{}`", value.to_repr()))),
@@ -548,7 +584,9 @@ fn base(call: &Call<'_, '_>) -> Result<BaseDeclaration, Diagnostic> {
         }
         _ if own_size.is_some() => return Err(call.wrong("disk_size", "the disk's size is that of the base")),
         _ if !more.is_empty() => {
-            return Err(call.wrong("packages", "only a `debian(…)` takes packages").help("install them in a component"));
+            return Err(call
+                .wrong("packages", "only a `debian(…)` takes packages")
+                .help("install them in a component"));
         }
         _ => {}
     }
@@ -560,16 +598,25 @@ fn variants(call: &Call<'_, '_>) -> Result<BTreeMap<VariantName, Vec<Override>>,
     let Some(value) = call.json("variants")? else { return Ok(variants) };
     let shape = || call.wrong("variants", "expected `{\"VARIANT\": {\"COMPONENT\": {\"SETTING\": VALUE}}}`");
     for (name, components) in value.as_object().ok_or_else(shape)? {
-        let variant: VariantName =
-            name.parse().map_err(|error: olbake_core::names::NameError| call.wrong("variants", error.to_string()))?;
+        let variant: VariantName = name
+            .parse()
+            .map_err(|error: olbake_core::names::NameError| call.wrong("variants", error.to_string()))?;
         let mut overrides = Vec::new();
         for (component, settings) in components.as_object().ok_or_else(shape)? {
             let span = call.variant_place(name, &[component]);
             let settings = settings.as_object().ok_or_else(shape)?;
             let values = settings.iter().map(|(setting, value)| {
-                (setting.clone(), value.clone(), call.variant_place(name, &[component, setting]).or_else(|| span.clone()))
+                (
+                    setting.clone(),
+                    value.clone(),
+                    call.variant_place(name, &[component, setting]).or_else(|| span.clone()),
+                )
             });
-            overrides.push(Override { component: component.clone(), values: values.collect(), span: span.clone() });
+            overrides.push(Override {
+                component: component.clone(),
+                values: values.collect(),
+                span: span.clone(),
+            });
         }
         variants.insert(variant, overrides);
     }

@@ -56,7 +56,9 @@ pub(crate) fn diagnose_at(error: starlark::Error, place: Option<Span>) -> Diagno
 /// The place where a function of a file is defined.
 pub(crate) fn definition(file: &str, text: &str, function: &str) -> Option<Span> {
     let (index, line) = text.lines().enumerate().find(|(_, line)| {
-        line.strip_prefix("def ").and_then(|rest| rest.strip_prefix(function)).is_some_and(|rest| rest.starts_with('('))
+        line.strip_prefix("def ")
+            .and_then(|rest| rest.strip_prefix(function))
+            .is_some_and(|rest| rest.starts_with('('))
     })?;
     let (line_number, end) = (u32::try_from(index + 1).ok()?, u32::try_from(line.chars().count() + 1).ok()?);
     Some(Span { file: file.to_owned(), line: line_number, column: 1, end_line: line_number, end_column: end })
@@ -65,8 +67,12 @@ pub(crate) fn definition(file: &str, text: &str, function: &str) -> Option<Span>
 /// An error of the interpreter as a diagnostic.
 pub(crate) fn diagnose(error: starlark::Error) -> Diagnostic {
     let place = error.span().map(span);
-    let frames: Vec<(String, Option<Span>)> =
-        error.call_stack().frames.iter().map(|frame| (frame.name.clone(), frame.location.as_ref().map(span))).collect();
+    let frames: Vec<(String, Option<Span>)> = error
+        .call_stack()
+        .frames
+        .iter()
+        .map(|frame| (frame.name.clone(), frame.location.as_ref().map(span)))
+        .collect();
     let kind = match error.kind() {
         starlark::ErrorKind::Fail(_) => "fail",
         starlark::ErrorKind::Parser(_) => "syntax",
@@ -123,7 +129,9 @@ fn reworded(kind: &str, message: &str) -> Diagnostic {
     let message = message.strip_prefix("fail:").unwrap_or(message).trim();
     let message = message.strip_prefix("fail: ").unwrap_or(message);
     let (message, suggestion) = match message.split_once(", did you mean ") {
-        Some((message, rest)) => (message, Some(format!("did you mean {}?", rest.trim_end_matches(['?', '.'])))),
+        Some((message, rest)) => {
+            (message, Some(format!("did you mean {}?", rest.trim_end_matches(['?', '.']))))
+        }
         None => (message, None),
     };
     let mut diagnostic = Diagnostic::error(kind, lower_first(message));

@@ -33,7 +33,8 @@ pub(crate) fn finish(component: &ComponentName, mut drafts: Vec<Draft>) -> Resul
     for (index, into) in &order.merged {
         ids[*index] = ids[*into].clone();
     }
-    let mut finished = Finished { operations: Vec::new(), overriding: Vec::new(), foreign: Vec::new(), checks: Vec::new() };
+    let mut finished =
+        Finished { operations: Vec::new(), overriding: Vec::new(), foreign: Vec::new(), checks: Vec::new() };
     let names = Names { written: written_paths(&drafts, &order.sequence), ids: &ids };
     let mut taken: Vec<Option<Draft>> = drafts.into_iter().map(Some).collect();
     for index in &order.sequence {
@@ -94,8 +95,11 @@ fn next_group(drafts: &[Draft], sequence: &[usize], merged: &BTreeMap<usize, usi
     };
     let calls: Vec<usize> = sequence.iter().filter(free).copied().collect();
     calls.iter().find_map(|first| {
-        let same: Vec<usize> =
-            calls.iter().filter(|other| flags(&drafts[**other].action) == flags(&drafts[*first].action)).copied().collect();
+        let same: Vec<usize> = calls
+            .iter()
+            .filter(|other| flags(&drafts[**other].action) == flags(&drafts[*first].action))
+            .copied()
+            .collect();
         (same.len() > 1 || drafts[*first].phase != Phase::Install).then_some(same)
     })
 }
@@ -173,9 +177,12 @@ fn settle_requests(draft: &mut Draft, problems: &mut Vec<Diagnostic>) {
                 settled.insert(name, both);
             }
             None => {
-                let text = format!("the package `{name}` is asked for as {} and as {}", word(known), word(&state));
+                let text =
+                    format!("the package `{name}` is asked for as {} and as {}", word(known), word(&state));
                 let mut problem = Diagnostic::error("package-conflict", text).at(draft.spans.last().cloned());
-                problem.related.extend(draft.spans.first().cloned().map(|span| (span, "asked for here first".to_owned())));
+                problem.related.extend(
+                    draft.spans.first().cloned().map(|span| (span, "asked for here first".to_owned())),
+                );
                 problems.push(problem);
             }
         }
@@ -219,7 +226,9 @@ fn written_paths(drafts: &[Draft], sequence: &[usize]) -> Vec<(Utf8PathBuf, bool
 /// The path that an action writes, and whether it writes what is below it too.
 pub(crate) fn written_path(action: &Action) -> Option<(&Utf8Path, bool)> {
     match action {
-        Action::FileLine { path, .. } | Action::FileBlock { path, .. } | Action::FileIni { path, .. } => Some((path, false)),
+        Action::FileLine { path, .. } | Action::FileBlock { path, .. } | Action::FileIni { path, .. } => {
+            Some((path, false))
+        }
         Action::FileArchive { path, .. } | Action::FileTree { path, .. } => Some((path, true)),
         Action::Sysctl { path, .. } => Some((path, false)),
         other => other.claimed_path().map(|path| (path, false)),
@@ -238,8 +247,14 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
-    fn resolve(&self, draft: Draft, id: OperationId, foreign: &mut Vec<(Utf8PathBuf, Option<Span>)>) -> Operation {
-        let Draft { phase, title, spans, action, after, when_changed, restart_on, reload_on, overriding: _ } = draft;
+    fn resolve(
+        &self,
+        draft: Draft,
+        id: OperationId,
+        foreign: &mut Vec<(Utf8PathBuf, Option<Span>)>,
+    ) -> Operation {
+        let Draft { phase, title, spans, action, after, when_changed, restart_on, reload_on, overriding: _ } =
+            draft;
         let span = spans.first().cloned();
         let mut all = |targets: Vec<Target>| self.identities(targets, &id, span.as_ref(), foreign);
         let (after, when_changed) = (all(after), all(when_changed));
@@ -265,7 +280,8 @@ impl Names<'_> {
             match target {
                 Target::Draft(index) => found.extend(self.ids.get(index).cloned().flatten()),
                 Target::Path(path) => {
-                    let here = self.written.iter().filter(|(written, whole, _)| touches(written, *whole, &path));
+                    let here =
+                        self.written.iter().filter(|(written, whole, _)| touches(written, *whole, &path));
                     let before = found.len();
                     found.extend(here.filter_map(|(_, _, index)| self.ids[*index].clone()));
                     if found.len() == before {

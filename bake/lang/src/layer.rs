@@ -230,10 +230,14 @@ impl Runner<'_> {
             let Some((index, _, field)) = schema.fields.get_full(name) else { continue };
             let settings = Arc::new(SettingsData::new(Arc::clone(schema), values.clone()));
             let s = eval.heap().alloc(SettingsView(settings));
-            let answer = eval.eval_function(function, &[s], &[]).map_err(|error| vec![fault::diagnose(error)])?;
+            let answer =
+                eval.eval_function(function, &[s], &[]).map_err(|error| vec![fault::diagnose(error)])?;
             let data = to_json(answer).map_err(|found| format!("expected data, found {found}"));
             let data = data.and_then(|data| {
-                field.ty.coerce(&data).map_err(|problems| format!("{}{}", problems[0].path, problems[0].message))
+                field
+                    .ty
+                    .coerce(&data)
+                    .map_err(|problems| format!("{}{}", problems[0].path, problems[0].message))
             });
             let data = data.map_err(|message| {
                 let text = format!("`{}.{name}`: {message}", schema.name);
@@ -254,11 +258,18 @@ impl Runner<'_> {
         let declaration = &self.component.declaration;
         let mut problems = Vec::new();
         for validator in functions.validate {
-            let Some([message, function]) = TupleRef::from_value(*validator).map(|pair| pair.content()) else { continue };
+            let Some([message, function]) = TupleRef::from_value(*validator).map(|pair| pair.content())
+            else {
+                continue;
+            };
             match eval.eval_function(*function, &[s], &[]) {
                 Ok(answer) if answer.to_bool() => {}
                 Ok(_) => {
-                    let text = format!("`{}`: {}", declaration.schema.name, message.unpack_str().unwrap_or_default());
+                    let text = format!(
+                        "`{}`: {}",
+                        declaration.schema.name,
+                        message.unpack_str().unwrap_or_default()
+                    );
                     let problem = Diagnostic::error("settings-rule", text);
                     problems.push(self.declared_at(problem, declaration.settings_span.as_ref()));
                 }

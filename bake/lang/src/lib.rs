@@ -5,6 +5,8 @@
 //! hermetic: a recipe sees its settings, facts about the machine it is planned for, and files of the workspace, and
 //! nothing of the clock, the network or the environment. It ends within a number of steps.
 
+#![allow(clippy::result_large_err, reason = "a diagnostic ends a recipe: it is on no hot path")]
+
 mod builtin;
 mod check;
 mod conflict;

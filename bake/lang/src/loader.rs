@@ -106,15 +106,22 @@ impl Loader {
         let mut modules = HashMap::new();
         for load in ast.loads() {
             let at = fault::span(&load.span);
-            let target = resolve_load(file, load.module_id)
-                .ok_or_else(|| Diagnostic::error("load", format!("`{}` is not a file of the workspace", load.module_id)).at(at.clone()))?;
+            let target = resolve_load(file, load.module_id).ok_or_else(|| {
+                Diagnostic::error("load", format!("`{}` is not a file of the workspace", load.module_id))
+                    .at(at.clone())
+            })?;
             if let Some(start) = above.iter().position(|other| *other == target) {
-                let circle: Vec<&str> = above[start..].iter().map(String::as_str).chain([target.as_str()]).collect();
+                let circle: Vec<&str> =
+                    above[start..].iter().map(String::as_str).chain([target.as_str()]).collect();
                 let text = format!("files load each other in a circle: {}", circle.join(" → "));
                 return Err(Diagnostic::error("load", text).at(at).into());
             }
             let loaded = self.load_below(&target, above).map_err(|mut problems| {
-                problems.0.iter_mut().filter(|problem| problem.span.is_none()).for_each(|problem| problem.span = Some(at.clone()));
+                problems
+                    .0
+                    .iter_mut()
+                    .filter(|problem| problem.span.is_none())
+                    .for_each(|problem| problem.span = Some(at.clone()));
                 problems
             })?;
             modules.insert(load.module_id.to_owned(), loaded.module.clone());
@@ -151,15 +158,20 @@ fn resolve_load(file: &str, id: &str) -> Option<String> {
         Some(inner) => (Utf8Path::new(""), inner),
         None => (Utf8Path::new(file).parent()?, id),
     };
-    let inside = Utf8Path::new(inner).components().all(|part| matches!(part, camino::Utf8Component::Normal(_)));
+    let inside =
+        Utf8Path::new(inner).components().all(|part| matches!(part, camino::Utf8Component::Normal(_)));
     (inside && inner.ends_with(".star")).then(|| folder.join(inner).into_string())
 }
 
 fn forged_marker(file: &str, text: &str) -> Option<Diagnostic> {
-    let (index, line) = text.lines().enumerate().find(|(_, line)| line.contains([secret::MARKER_START, secret::MARKER_END]))?;
+    let (index, line) = text
+        .lines()
+        .enumerate()
+        .find(|(_, line)| line.contains([secret::MARKER_START, secret::MARKER_END]))?;
     let line_number = u32::try_from(index + 1).ok()?;
     let end = u32::try_from(line.chars().count() + 1).ok()?;
-    let span = Span { file: file.to_owned(), line: line_number, column: 1, end_line: line_number, end_column: end };
+    let span =
+        Span { file: file.to_owned(), line: line_number, column: 1, end_line: line_number, end_column: end };
     let text = "the private-use characters U+E000 and U+E001 stand for secrets and are refused in recipes";
     Some(Diagnostic::error("forged-marker", text).at(span))
 }

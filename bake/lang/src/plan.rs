@@ -11,7 +11,9 @@ use olbake_core::diagnostic::{Diagnostic, Diagnostics};
 use olbake_core::operation::{Action, Operation, Phase, SealStep};
 use olbake_core::plan::{Base, Checks, Layer, PLAN_SCHEMA, Payload, Plan, Provenance, Setting};
 use olbake_core::secret::{Secret, SecretId};
-use olbake_core::settings::{Given, GivenValue, LayerKind, Resolved, SetOption, Variables, did_you_mean, parse_dotenv, resolve};
+use olbake_core::settings::{
+    Given, GivenValue, LayerKind, Resolved, SetOption, Variables, did_you_mean, parse_dotenv, resolve,
+};
 use olbake_core::span::Span;
 use olbake_core::{ComponentName, Digest, ImageRef, OperationId, key, lint};
 use rayon::prelude::*;
@@ -70,7 +72,9 @@ impl<'a> Planner<'a> {
             workspace,
             inputs,
             environment: Variables::new(environment),
-            dotenv: Variables::new(entries.into_iter().map(|entry| (entry.name, entry.value, Some(entry.span)))),
+            dotenv: Variables::new(
+                entries.into_iter().map(|entry| (entry.name, entry.value, Some(entry.span))),
+            ),
             sets,
             images: Mutex::default(),
             layers: Mutex::default(),
@@ -119,14 +123,20 @@ impl<'a> Planner<'a> {
     }
 
     /// An image's declaration, with its variant known to exist.
-    fn declaration(&self, image: &ImageRef, used: Option<&Span>) -> Result<Arc<ImageDeclaration>, Diagnostics> {
+    fn declaration(
+        &self,
+        image: &ImageRef,
+        used: Option<&Span>,
+    ) -> Result<Arc<ImageDeclaration>, Diagnostics> {
         let declaration = self.workspace.image_named(&image.image, used)?;
         if let Some(variant) = &image.variant
             && !declaration.variants.contains_key(variant)
         {
             let text = format!("the image `{}` has no variant `{variant}`", image.image);
-            let mut problem = Diagnostic::error("unknown-variant", text).at(used.or(declaration.span.as_ref()).cloned());
-            problem.help = did_you_mean(variant.as_str(), declaration.variants.keys().map(|name| name.as_str()));
+            let mut problem =
+                Diagnostic::error("unknown-variant", text).at(used.or(declaration.span.as_ref()).cloned());
+            problem.help =
+                did_you_mean(variant.as_str(), declaration.variants.keys().map(|name| name.as_str()));
             return Err(problem.into());
         }
         Ok(declaration)
@@ -143,7 +153,9 @@ impl<'a> Planner<'a> {
             let declaration = self.declaration(&current, used.as_ref())?;
             chain.push((current.clone(), declaration.base_span.clone()));
             match &declaration.base {
-                BaseDeclaration::Image(base) => (current, used) = (base.clone(), declaration.base_span.clone()),
+                BaseDeclaration::Image(base) => {
+                    (current, used) = (base.clone(), declaration.base_span.clone())
+                }
                 BaseDeclaration::Debian { suite, .. } => return Ok(Root { os: debian(suite) }),
                 BaseDeclaration::Disk { .. } => return Ok(Root { os: Default::default() }),
             }
@@ -160,7 +172,9 @@ impl<'a> Planner<'a> {
                 let (suite, packages, mirror) = (suite.clone(), packages.clone(), mirror.clone());
                 (Base::Debian { suite, packages, mirror, disk_size: *disk_size }, None)
             }
-            BaseDeclaration::Disk { file, sha256 } => (Base::Disk { file: file.clone(), sha256: *sha256 }, None),
+            BaseDeclaration::Disk { file, sha256 } => {
+                (Base::Disk { file: file.clone(), sha256: *sha256 }, None)
+            }
         })
     }
 
@@ -170,7 +184,14 @@ impl<'a> Planner<'a> {
     }
 
     /// A component's layer, from the cache where another image uses the component in the same way.
-    fn layer(&self, component: &Component, resolved: &Resolved, facts: Facts, image: &ImageRef, span: Option<Span>) -> Result<Arc<LayerDraft>, Vec<Diagnostic>> {
+    fn layer(
+        &self,
+        component: &Component,
+        resolved: &Resolved,
+        facts: Facts,
+        image: &ImageRef,
+        span: Option<Span>,
+    ) -> Result<Arc<LayerDraft>, Vec<Diagnostic>> {
         let values = values(component, resolved);
         let digest = digest(&values, &facts);
         let name = &component.name;
@@ -187,7 +208,8 @@ impl<'a> Planner<'a> {
         let used = Use { component, values, secrets, facts: Arc::new(facts), sources, span };
         let draft = Arc::new(layer::evaluate(used)?);
         let owner = draft.asked_for_image.then(|| image.clone());
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default() |= draft.read;
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default() |=
+            draft.read;
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         layers.insert((name.clone(), digest, owner), Arc::clone(&draft));
         Ok(draft)
@@ -217,9 +239,13 @@ fn known_places(workspace: &Workspace, set: SetOption) -> Result<SetOption, Diag
 }
 
 fn circle(chain: &[(ImageRef, Option<Span>)], again: &ImageRef) -> Diagnostic {
-    let names: Vec<String> = chain.iter().map(|(image, _)| image.to_string()).chain([again.to_string()]).collect();
-    let mut problem = Diagnostic::error("image-cycle", format!("images are based on each other in a circle: {}", names.join(" → ")))
-        .at(chain.first().and_then(|(_, span)| span.clone()));
+    let names: Vec<String> =
+        chain.iter().map(|(image, _)| image.to_string()).chain([again.to_string()]).collect();
+    let mut problem = Diagnostic::error(
+        "image-cycle",
+        format!("images are based on each other in a circle: {}", names.join(" → ")),
+    )
+    .at(chain.first().and_then(|(_, span)| span.clone()));
     for (image, span) in chain.iter().skip(1) {
         problem.related.extend(span.clone().map(|span| (span, format!("the base of `{image}`"))));
     }
@@ -240,7 +266,9 @@ fn debian(suite: &str) -> [String; 3] {
 /// The values in the order of the declaration; computed ones are null until they are computed.
 fn values(component: &Component, resolved: &Resolved) -> Vec<Json> {
     let fields = component.declaration.schema.fields.keys();
-    fields.map(|name| resolved.settings.get(name).map_or(Json::Null, |setting| setting.value.clone())).collect()
+    fields
+        .map(|name| resolved.settings.get(name).map_or(Json::Null, |setting| setting.value.clone()))
+        .collect()
 }
 
 fn digest(values: &[Json], facts: &Facts) -> Digest {
@@ -338,11 +366,13 @@ impl<'p, 'a> Imaging<'p, 'a> {
 
     /// A variant changes components of its image only.
     fn check_variant(&mut self) {
-        let overrides = self.image.variant.as_ref().and_then(|variant| self.declaration.variants.get(variant));
+        let overrides =
+            self.image.variant.as_ref().and_then(|variant| self.declaration.variants.get(variant));
         for change in overrides.into_iter().flatten() {
             let names = self.declaration.uses.iter().map(|used| used.component.as_str());
             if !names.clone().any(|name| name == change.component) {
-                let text = format!("the variant changes `{}`, which the image does not use", change.component);
+                let text =
+                    format!("the variant changes `{}`, which the image does not use", change.component);
                 let mut problem = Diagnostic::error("unknown-component", text).at(change.span.clone());
                 problem.help = did_you_mean(&change.component, names);
                 self.problems.push(problem);
@@ -353,7 +383,8 @@ impl<'p, 'a> Imaging<'p, 'a> {
     /// A `--set` for this image by name must find its component there.
     fn check_sets(&mut self) {
         let named = self.planner.sets.iter().filter(|set| set.image.is_some() && self.is_for_this(set));
-        let lost = named.filter(|set| !self.declaration.uses.iter().any(|used| used.component == set.component));
+        let lost =
+            named.filter(|set| !self.declaration.uses.iter().any(|used| used.component == set.component));
         let problem = |set: &SetOption| {
             let text = format!("`--set {}`: the image does not use `{}`", set.written, set.component);
             Diagnostic::error("unknown-component", text)
@@ -379,7 +410,12 @@ impl<'p, 'a> Imaging<'p, 'a> {
         components
     }
 
-    fn layer(&mut self, component: &Arc<Component>, used: &UseDeclaration, parent: Digest) -> Option<(Arc<LayerDraft>, Layer)> {
+    fn layer(
+        &mut self,
+        component: &Arc<Component>,
+        used: &UseDeclaration,
+        parent: Digest,
+    ) -> Option<(Arc<LayerDraft>, Layer)> {
         let mut resolved = resolve(&component.declaration.schema, &self.given(component, used));
         if !resolved.problems.is_empty() {
             self.problems.append(&mut resolved.problems);
@@ -432,8 +468,10 @@ impl<'p, 'a> Imaging<'p, 'a> {
             path: vec![name.clone()],
             value: GivenValue::Value(value.clone()),
         };
-        let mut given: Vec<Given> = used.values.iter().map(|value| in_recipe(LayerKind::Image, value)).collect();
-        let overrides = self.image.variant.as_ref().and_then(|variant| self.declaration.variants.get(variant));
+        let mut given: Vec<Given> =
+            used.values.iter().map(|value| in_recipe(LayerKind::Image, value)).collect();
+        let overrides =
+            self.image.variant.as_ref().and_then(|variant| self.declaration.variants.get(variant));
         for change in overrides.into_iter().flatten().filter(|change| change.component == used.component) {
             given.extend(change.values.iter().map(|value| in_recipe(LayerKind::Variant, value)));
         }
@@ -449,7 +487,8 @@ impl<'p, 'a> Imaging<'p, 'a> {
                 }
             }
         }
-        let sets = self.planner.sets.iter().filter(|set| set.component == used.component && self.is_for_this(set));
+        let sets =
+            self.planner.sets.iter().filter(|set| set.component == used.component && self.is_for_this(set));
         given.extend(sets.map(SetOption::given));
         given
     }
@@ -526,7 +565,10 @@ pub(crate) fn unique(problems: Vec<Diagnostic>) -> Diagnostics {
 fn seal(allow: Vec<Utf8PathBuf>) -> Vec<Operation> {
     let component: ComponentName = "seal".parse().expect("a valid name");
     let steps = SealStep::ALL.iter().map(|step| {
-        let name = serde_json::to_value(step).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+        let name = serde_json::to_value(step)
+            .ok()
+            .and_then(|value| value.as_str().map(str::to_owned))
+            .unwrap_or_default();
         (format!("seal {}", name.replace('_', " ")), Action::Seal { step: *step })
     });
     let steps = steps.chain([("leak scan".to_owned(), Action::LeakScan { allow })]);

@@ -15,7 +15,9 @@ pub(crate) fn map_types(source: &str) -> String {
     let mut at = 0;
     while at < bytes.len() {
         match bytes[at] {
-            b'#' => at = bytes[at..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| at + end),
+            b'#' => {
+                at = bytes[at..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| at + end)
+            }
             quote @ (b'"' | b'\'') => {
                 at = end_of_string(bytes, at, quote, is_raw(bytes, at));
                 continue;
@@ -83,7 +85,10 @@ mod tests {
     #[test]
     fn only_the_comma_of_a_map_type_changes() {
         check("setting(map[str, int])", "setting(map[str: int])");
-        check("setting(map[str, map[str, list[int]]] | None)", "setting(map[str: map[str: list[int]]] | None)");
+        check(
+            "setting(map[str, map[str, list[int]]] | None)",
+            "setting(map[str: map[str: list[int]]] | None)",
+        );
         check("x = dict[str, int]", "x = dict[str: int]");
         check("def f(x: dict[str, int]): pass", "def f(x: dict[str, int]): pass");
         check("\"map[a, b]\" # map[c, d]\nmap[a, b]", "\"map[a, b]\" # map[c, d]\nmap[a: b]");

@@ -54,7 +54,9 @@ fn write(root: &Utf8Path, file: &str, text: &str) -> Result<Vec<Utf8PathBuf>, Di
     let wrong = |error: std::io::Error| -> Diagnostics {
         match error.kind() {
             std::io::ErrorKind::AlreadyExists => {
-                Diagnostic::error("exists", format!("`{file}` exists already")).help("choose another name").into()
+                Diagnostic::error("exists", format!("`{file}` exists already"))
+                    .help("choose another name")
+                    .into()
             }
             _ => Diagnostic::error("write", format!("`{file}` cannot be written: {error}")).into(),
         }

@@ -103,7 +103,17 @@ impl Recording {
                 when_changed.push(Target::Draft(drafts.len() - 1));
             }
             let (after, spans) = (after.clone(), span.iter().cloned().collect());
-            drafts.push(Draft { phase, title, spans, action, after, when_changed, restart_on, reload_on, overriding });
+            drafts.push(Draft {
+                phase,
+                title,
+                spans,
+                action,
+                after,
+                when_changed,
+                restart_on,
+                reload_on,
+                overriding,
+            });
         }
         handle
     }
@@ -115,7 +125,8 @@ impl Recording {
 
     /// Keeps text made while planning.
     pub(crate) fn keep_text(&self, text: String) -> Content {
-        let secrets = if text.contains(secret::MARKER_START) { unique(secret::references(&text)) } else { Vec::new() };
+        let secrets =
+            if text.contains(secret::MARKER_START) { unique(secret::references(&text)) } else { Vec::new() };
         let bytes: Arc<[u8]> = text.into_bytes().into();
         let digest = Digest::of(&bytes);
         let payload = Payload::Inline { size: bytes.len() as u64 };
@@ -147,7 +158,10 @@ impl Session {
         let references = secret::references(text);
         let foreign = references.iter().any(|id| !known.is_some_and(|known| known.contains(id)));
         if foreign || plain != 2 * references.len() {
-            return Err("the private-use characters U+E000 and U+E001 stand for secrets and are refused elsewhere".to_owned());
+            return Err(
+                "the private-use characters U+E000 and U+E001 stand for secrets and are refused elsewhere"
+                    .to_owned(),
+            );
         }
         Ok(())
     }
@@ -167,7 +181,10 @@ impl Session {
             .components()
             .all(|part| matches!(part, camino::Utf8Component::Normal(_) | camino::Utf8Component::CurDir));
         if inner.is_empty() || !inside {
-            return Err(format!("`{path}` leaves the {}", if folder.as_str().is_empty() { "workspace" } else { "component's folder" }));
+            return Err(format!(
+                "`{path}` leaves the {}",
+                if folder.as_str().is_empty() { "workspace" } else { "component's folder" }
+            ));
         }
         Ok(folder.join(inner))
     }
@@ -175,18 +192,26 @@ impl Session {
 
 /// The place of `name =` in the text of a span.
 pub(crate) fn find_argument(text: &str, at: &Span, name: &str) -> Option<Span> {
-    let lines = text.lines().enumerate().skip(at.line as usize - 1).take((at.end_line - at.line) as usize + 1);
+    let lines =
+        text.lines().enumerate().skip(at.line as usize - 1).take((at.end_line - at.line) as usize + 1);
     for (index, line) in lines {
         let number = u32::try_from(index + 1).ok()?;
         for (start, _) in line.match_indices(name) {
             let column = u32::try_from(line[..start].chars().count() + 1).ok()?;
-            let inside = (number > at.line || column >= at.column) && (number < at.end_line || column < at.end_column);
+            let inside =
+                (number > at.line || column >= at.column) && (number < at.end_line || column < at.end_column);
             let word_before = line[..start].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.');
             let rest = line[start + name.len()..].trim_start_matches(['"', '\'']).trim_start();
             let assigned = (rest.starts_with('=') && !rest.starts_with("==")) || rest.starts_with(':');
             if inside && !word_before && assigned {
                 let width = u32::try_from(name.chars().count()).ok()?;
-                return Some(Span { file: at.file.clone(), line: number, column, end_line: number, end_column: column + width });
+                return Some(Span {
+                    file: at.file.clone(),
+                    line: number,
+                    column,
+                    end_line: number,
+                    end_column: column + width,
+                });
             }
         }
     }

@@ -69,7 +69,12 @@ impl Sources {
         Ok(found)
     }
 
-    fn walk(&self, folder: &Utf8Path, below: &Utf8Path, found: &mut Vec<(Utf8PathBuf, Entry)>) -> Result<(), String> {
+    fn walk(
+        &self,
+        folder: &Utf8Path,
+        below: &Utf8Path,
+        found: &mut Vec<(Utf8PathBuf, Entry)>,
+    ) -> Result<(), String> {
         use std::os::unix::fs::PermissionsExt as _;
         let here = self.root.join(folder).join(below);
         for entry in here.read_dir_utf8().map_err(|error| reason(folder.as_str(), &error))? {

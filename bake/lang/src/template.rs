@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use camino::Utf8Path;
-use minijinja::value::{Enumerator, Object, ObjectRepr, Value};
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Enumerator, Object, ObjectRepr, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use olbake_core::diagnostic::Diagnostic;
 use olbake_core::secret;
@@ -28,7 +28,8 @@ impl Templates {
     pub(crate) fn new(sources: &Arc<Sources>, folder: &Utf8Path) -> Self {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_syntax(SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default());
+        environment
+            .set_syntax(SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default());
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_unknown_method_callback(crate::pymethods::call);
         let (files, folder) = (Arc::clone(sources), folder.to_owned());
@@ -54,7 +55,8 @@ impl Templates {
 
     /// Renders a template. `file` is its path in the workspace, for places in it.
     pub(crate) fn render(&self, name: &str, file: &Utf8Path, variables: Value) -> Result<String, Diagnostic> {
-        let template = self.environment.get_template(name).map_err(|error| self.diagnose(name, file, &error))?;
+        let template =
+            self.environment.get_template(name).map_err(|error| self.diagnose(name, file, &error))?;
         template.render(variables).map_err(|error| self.diagnose(name, file, &error))
     }
 
@@ -62,8 +64,10 @@ impl Templates {
         if error.kind() == ErrorKind::TemplateNotFound && error.line().is_none() {
             return match self.sources.read(file.as_str()) {
                 Ok(_) => Diagnostic::error("template", format!("the template `{name}` leaves the workspace")),
-                Err(reason) => Diagnostic::error("missing-template", format!("the template is missing: {reason}"))
-                    .help(format!("make `{file}`")),
+                Err(reason) => {
+                    Diagnostic::error("missing-template", format!("the template is missing: {reason}"))
+                        .help(format!("make `{file}`"))
+                }
             };
         }
         let inner = innermost(error);
@@ -82,13 +86,18 @@ impl Templates {
         };
         let code = if undefined { "undefined-variable" } else { "template" };
         let problem = Diagnostic::error(code, message).at(span);
-        if undefined { problem.help("pass it in `vars`, or give it a default: `{{ x | default(\"…\") }}`") } else { problem }
+        if undefined {
+            problem.help("pass it in `vars`, or give it a default: `{{ x | default(\"…\") }}`")
+        } else {
+            problem
+        }
     }
 
     /// A line of a template, and the part of it that the byte range names.
     fn place(&self, file: &str, line: usize, range: Option<std::ops::Range<usize>>) -> Span {
         let text = self.sources.read(file).unwrap_or_else(|_| "".into());
-        let start_of_line: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+        let start_of_line: usize =
+            text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
         let content = text[start_of_line..].lines().next().unwrap_or_default();
         let indent = content.len() - content.trim_start().len();
         let (from, to) = match range {
@@ -97,7 +106,9 @@ impl Templates {
             }
             _ => (indent, content.len()),
         };
-        let column = |byte: usize| u32::try_from(content.get(..byte).unwrap_or(content).chars().count() + 1).unwrap_or(1);
+        let column = |byte: usize| {
+            u32::try_from(content.get(..byte).unwrap_or(content).chars().count() + 1).unwrap_or(1)
+        };
         let line = u32::try_from(line).unwrap_or(u32::MAX);
         Span { file: file.to_owned(), line, column: column(from), end_line: line, end_column: column(to) }
     }
@@ -135,7 +146,9 @@ pub(crate) fn from_json(value: &Json) -> Value {
         },
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => items.iter().map(from_json).collect(),
-        Json::Object(entries) => Value::from_pairs(entries.iter().map(|(key, value)| (key.as_str(), from_json(value)))),
+        Json::Object(entries) => {
+            Value::from_pairs(entries.iter().map(|(key, value)| (key.as_str(), from_json(value))))
+        }
     }
 }
 

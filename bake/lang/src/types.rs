@@ -113,7 +113,8 @@ impl<'v> StarlarkValue<'v> for TypeExpr {
 
     fn bit_or(&self, other: Value<'v>, heap: Heap<'v>) -> starlark::Result<Value<'v>> {
         let one = self.whole().map_err(fault::raise_text)?;
-        let ty = if other.is_none() { one.or_none() } else { one.or(type_of(other).map_err(fault::raise_text)?) };
+        let ty =
+            if other.is_none() { one.or_none() } else { one.or(type_of(other).map_err(fault::raise_text)?) };
         Ok(heap.alloc(Self::of(ty)))
     }
 }

@@ -74,9 +74,9 @@ pub(crate) fn from_setting<'v>(heap: Heap<'v>, value: &Json, ty: &Type) -> Value
         (Type::List(inner) | Type::Set(inner), Json::Array(items)) => {
             heap.alloc(AllocList(items.iter().map(|item| from_setting(heap, item, inner))))
         }
-        (Type::Map(_, inner), Json::Object(entries)) => {
-            heap.alloc(AllocDict(entries.iter().map(|(key, value)| (key.as_str(), from_setting(heap, value, inner)))))
-        }
+        (Type::Map(_, inner), Json::Object(entries)) => heap.alloc(AllocDict(
+            entries.iter().map(|(key, value)| (key.as_str(), from_setting(heap, value, inner))),
+        )),
         (Type::Record(fields), Json::Object(entries)) => {
             let values = fields.iter().map(|field| {
                 let value = entries.get(&field.name).unwrap_or(&Json::Null);

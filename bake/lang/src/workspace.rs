@@ -86,7 +86,9 @@ impl Workspace {
     /// Finds the components and images of a workspace. They are evaluated when they are needed.
     pub fn load(root: &Utf8Path) -> Result<Self, Diagnostics> {
         if !root.join(MARKER).is_file() {
-            return Err(Diagnostic::error("no-workspace", format!("there is no `{MARKER}` in `{root}`")).into());
+            return Err(
+                Diagnostic::error("no-workspace", format!("there is no `{MARKER}` in `{root}`")).into()
+            );
         }
         let sources = Arc::new(Sources::new(root));
         let mut misnamed = Diagnostics::default();
@@ -140,7 +142,11 @@ impl Workspace {
     }
 
     /// Plans images in parallel; what they share is worked out once.
-    pub fn plan_all(&self, images: &[ImageRef], inputs: &Inputs) -> Vec<(ImageRef, Result<Planned, Diagnostics>)> {
+    pub fn plan_all(
+        &self,
+        images: &[ImageRef],
+        inputs: &Inputs,
+    ) -> Vec<(ImageRef, Result<Planned, Diagnostics>)> {
         match Planner::new(self, inputs) {
             Ok(planner) => planner.plan_all(images),
             Err(problems) => images.iter().map(|image| (image.clone(), Err(problems.clone()))).collect(),
@@ -183,7 +189,8 @@ impl Workspace {
         let folder = Utf8PathBuf::from(format!("components/{name}"));
         let file = folder.join("component.star").into_string();
         let loaded = self.loader.load(&file)?;
-        let (Some(Declared::Component(declaration)), Some(functions)) = (&loaded.declared, &loaded.functions) else {
+        let (Some(Declared::Component(declaration)), Some(functions)) = (&loaded.declared, &loaded.functions)
+        else {
             return Err(nothing_declared(&file, "component").into());
         };
         Ok(Component {
@@ -201,7 +208,11 @@ impl Workspace {
     }
 
     /// An image, evaluated; `used` is where it is named.
-    pub(crate) fn image_named(&self, name: &ImageName, used: Option<&Span>) -> Result<Arc<ImageDeclaration>, Diagnostics> {
+    pub(crate) fn image_named(
+        &self,
+        name: &ImageName,
+        used: Option<&Span>,
+    ) -> Result<Arc<ImageDeclaration>, Diagnostics> {
         let Some(slot) = self.images.get(name) else {
             let text = format!("there is no image `{name}` in `images`");
             let mut problem = Diagnostic::error("unknown-image", text).at(used.cloned());
@@ -232,7 +243,12 @@ fn nothing_declared(file: &str, what: &str) -> Diagnostic {
 }
 
 /// The names of the folders below `folder` that have `file` in them, sorted.
-fn list<N>(root: &Utf8Path, folder: &str, file: &str, misnamed: &mut Diagnostics) -> Result<Vec<N>, Diagnostics>
+fn list<N>(
+    root: &Utf8Path,
+    folder: &str,
+    file: &str,
+    misnamed: &mut Diagnostics,
+) -> Result<Vec<N>, Diagnostics>
 where
     N: std::str::FromStr<Err = olbake_core::names::NameError> + Ord,
 {
@@ -240,17 +256,26 @@ where
     let entries = match path.read_dir_utf8() {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Diagnostic::error("no-workspace", format!("`{folder}` cannot be read: {error}")).into()),
+        Err(error) => {
+            return Err(
+                Diagnostic::error("no-workspace", format!("`{folder}` cannot be read: {error}")).into()
+            );
+        }
     };
     let mut names: Vec<N> = Vec::new();
     for entry in entries {
-        let entry = entry.map_err(|error| Diagnostic::error("no-workspace", format!("`{folder}` cannot be read: {error}")))?;
+        let entry = entry.map_err(|error| {
+            Diagnostic::error("no-workspace", format!("`{folder}` cannot be read: {error}"))
+        })?;
         if !entry.path().join(file).is_file() {
             continue;
         }
         match entry.file_name().parse::<N>() {
             Ok(name) => names.push(name),
-            Err(error) => misnamed.push(Diagnostic::error("name", format!("the folder `{folder}/{}`: {error}", entry.file_name()))),
+            Err(error) => misnamed.push(Diagnostic::error(
+                "name",
+                format!("the folder `{folder}/{}`: {error}", entry.file_name()),
+            )),
         }
     }
     names.sort();

@@ -21,7 +21,17 @@ S = settings(
 
 /// A component with the settings above and this body of `install`.
 fn component(install: &str) -> String {
-    format!("{SETTINGS}\ndef install(s, m):\n{install}\ncomponent(name = \"c\", settings = S, install = install)\n")
+    format!(
+        "{SETTINGS}\ndef install(s, m):\n{install}\ncomponent(name = \"c\", settings = S, install = install)\n"
+    )
+}
+
+/// Collects what several inputs lead to, an empty line between.
+fn note(found: &mut String, text: String) {
+    if !found.is_empty() {
+        found.push('\n');
+    }
+    found.push_str(&text);
 }
 
 fn check_install(install: &str) -> String {
@@ -30,67 +40,68 @@ fn check_install(install: &str) -> String {
 
 #[test]
 fn misspelt_settings_wrong_types_and_broken_rules_come_together() {
-    let mut found = Vec::new();
-    let made = one(&component("    pass"), ", verison = \"2\", workers = \"many\", domains = [\"-\"], colour = 1");
-    found.push(problems(&made, &inputs()));
-    assert_snapshot!(found.join("\n"));
+    let mut found = String::new();
+    let made =
+        one(&component("    pass"), ", verison = \"2\", workers = \"many\", domains = [\"-\"], colour = 1");
+    note(&mut found, problems(&made, &inputs()));
+    assert_snapshot!(found);
 }
 
 #[test]
 fn constraints_and_validators() {
-    let mut found = Vec::new();
-    found.push(problems(&one(&component("    pass"), ", workers = 65"), &inputs()));
-    found.push(problems(&one(&component("    pass"), ", domains = [\"a.example\"]"), &inputs()));
-    assert_snapshot!(found.join("\n"));
+    let mut found = String::new();
+    note(&mut found, problems(&one(&component("    pass"), ", workers = 65"), &inputs()));
+    note(&mut found, problems(&one(&component("    pass"), ", domains = [\"a.example\"]"), &inputs()));
+    assert_snapshot!(found);
 }
 
 #[test]
 fn a_secret_is_masked_and_needs_a_source() {
-    let mut found = Vec::new();
-    found.push(problems(&one(&component("    pass"), ", token = \"hunter2\""), &inputs()));
-    assert_snapshot!(found.join("\n"));
+    let mut found = String::new();
+    note(&mut found, problems(&one(&component("    pass"), ", token = \"hunter2\""), &inputs()));
+    assert_snapshot!(found);
 }
 
 #[test]
 fn settings_from_outside() {
-    let mut found = Vec::new();
+    let mut found = String::new();
     let made = one(&component("    pass"), "");
     let mut bad = inputs();
     bad.environment.insert("C_VERISON".into(), "2".into());
     bad.environment.insert("C_COMPILER".into(), "gcc".into());
     bad.environment.insert("c_Workers".into(), "x".into());
     bad.dotenv = Some((".env".into(), "C_UPSTREEM=x\n".into()));
-    found.push(problems(&made, &bad));
+    note(&mut found, problems(&made, &bad));
     let mut bad = inputs();
     bad.sets = vec!["c.verison=2".into(), "web:c.workers=0".into()];
-    found.push(problems(&made, &bad));
+    note(&mut found, problems(&made, &bad));
     bad.sets = vec!["d.version=2".into(), "wed:c.version=2".into(), "nonsense".into()];
-    found.push(problems(&made, &bad));
-    assert_snapshot!(found.join("\n"));
+    note(&mut found, problems(&made, &bad));
+    assert_snapshot!(found);
 }
 
 #[test]
 fn an_unknown_attribute_of_the_settings() {
-    let mut found = Vec::new();
-    found.push(check_install("    apt.packages([\"x=\" + s.verison])"));
-    assert_snapshot!(found.join("\n"));
+    let mut found = String::new();
+    note(&mut found, check_install("    apt.packages([\"x=\" + s.verison])"));
+    assert_snapshot!(found);
 }
 
 #[test]
 fn images_in_a_circle() {
-    let mut found = Vec::new();
+    let mut found = String::new();
     let made = make(&[
         ("images/web/image.star", "image(name = \"web\", base = \"//images/one\")\n"),
         ("images/one/image.star", "image(name = \"one\", base = \"//images/two\")\n"),
         ("images/two/image.star", "image(name = \"two\", base = \"//images/one\")\n"),
     ]);
-    found.push(problems(&made, &inputs()));
-    assert_snapshot!(found.join("\n"));
+    note(&mut found, problems(&made, &inputs()));
+    assert_snapshot!(found);
 }
 
 #[test]
 fn unknown_images_components_and_variants() {
-    let mut found = Vec::new();
+    let mut found = String::new();
     let made = make(&[
         ("components/caddy/component.star", "component(name = \"caddy\")\n"),
         (
@@ -100,120 +111,153 @@ fn unknown_images_components_and_variants() {
         ),
         ("images/far/image.star", "image(name = \"far\", base = \"//images/wed\")\n"),
     ]);
-    found.push(common::draw(&made.workspace, &made.workspace.check(&inputs())));
-    assert_snapshot!(found.join("\n"));
+    note(&mut found, common::draw(&made.workspace, &made.workspace.check(&inputs())));
+    assert_snapshot!(found);
 }
 
 #[test]
 fn templates() {
-    let mut found = Vec::new();
+    let mut found = String::new();
     let template = |text: &str, call: &str| {
         let star = component(&format!("    {call}"));
         let made = make(&[
             ("components/c/component.star", &star),
             ("components/c/templates/a.j2", text),
-            ("images/web/image.star", "image(name = \"web\", base = debian(\"bookworm\"), components = [use(\"//components/c\")])\n"),
+            (
+                "images/web/image.star",
+                "image(name = \"web\", base = debian(\"bookworm\"), components = [use(\"//components/c\")])\n",
+            ),
         ]);
         problems(&made, &inputs())
     };
     let call = "files.template(\"/etc/a\", \"templates/a.j2\", vars = {\"s\": s})";
-    found.push(template("x\n", "files.template(\"/etc/a\", \"templates/b.j2\")"));
-    found.push(template("a\nb {{ nope }} c\n", call));
-    found.push(template("a\nb {{ s.verison }} c\n", call));
-    found.push(template("a\n{% if x %}\n", call));
-    found.push(template("{% include \"templates/c.j2\" %}\n", call));
-    found.push(template("x\n", "files.template(\"/etc/a\", \"../../olbake.toml\")"));
-    assert_snapshot!(found.join("\n"));
+    note(&mut found, template("x\n", "files.template(\"/etc/a\", \"templates/b.j2\")"));
+    note(&mut found, template("a\nb {{ nope }} c\n", call));
+    note(&mut found, template("a\nb {{ s.verison }} c\n", call));
+    note(&mut found, template("a\n{% if x %}\n", call));
+    note(&mut found, template("{% include \"templates/c.j2\" %}\n", call));
+    note(&mut found, template("x\n", "files.template(\"/etc/a\", \"../../olbake.toml\")"));
+    assert_snapshot!(found);
 }
 
 #[test]
 fn two_operations_on_one_path() {
-    let mut found = Vec::new();
-    found.push(
-        check_install("    files.content(\"/etc/a\", \"1\")\n    files.content(\"/etc//a\", \"2\")\n    files.content(\"/etc/b\", \"1\")\n    files.content(\"/etc/b\", \"1\")"),
+    let mut found = String::new();
+    note(
+        &mut found,
+        check_install(
+            "    files.content(\"/etc/a\", \"1\")\n    files.content(\"/etc//a\", \"2\")\n    files.content(\"/etc/b\", \"1\")\n    files.content(\"/etc/b\", \"1\")",
+        ),
     );
     let made = make(&[
-        ("components/a/component.star", "def install(s, m):\n    files.content(\"/etc/a\", \"1\")\ncomponent(name = \"a\", install = install)\n"),
-        ("components/b/component.star", "def install(s, m):\n    files.absent(\"/etc/a\")\ncomponent(name = \"b\", install = install)\n"),
-        ("components/o/component.star", "def install(s, m):\n    files.content(\"/etc/a\", \"3\", override = True)\ncomponent(name = \"o\", install = install)\n"),
-        ("images/base/image.star", "image(name = \"base\", base = debian(\"bookworm\"), components = [use(\"//components/a\")])\n"),
-        ("images/web/image.star", "image(name = \"web\", base = \"//images/base\", components = [use(\"//components/b\")])\n"),
-        ("images/fine/image.star", "image(name = \"fine\", base = \"//images/base\", components = [use(\"//components/o\")])\n"),
+        (
+            "components/a/component.star",
+            "def install(s, m):\n    files.content(\"/etc/a\", \"1\")\ncomponent(name = \"a\", install = install)\n",
+        ),
+        (
+            "components/b/component.star",
+            "def install(s, m):\n    files.absent(\"/etc/a\")\ncomponent(name = \"b\", install = install)\n",
+        ),
+        (
+            "components/o/component.star",
+            "def install(s, m):\n    files.content(\"/etc/a\", \"3\", override = True)\ncomponent(name = \"o\", install = install)\n",
+        ),
+        (
+            "images/base/image.star",
+            "image(name = \"base\", base = debian(\"bookworm\"), components = [use(\"//components/a\")])\n",
+        ),
+        (
+            "images/web/image.star",
+            "image(name = \"web\", base = \"//images/base\", components = [use(\"//components/b\")])\n",
+        ),
+        (
+            "images/fine/image.star",
+            "image(name = \"fine\", base = \"//images/base\", components = [use(\"//components/o\")])\n",
+        ),
     ]);
-    found.push(problems(&made, &inputs()));
+    note(&mut found, problems(&made, &inputs()));
     assert!(made.workspace.plan(&"fine".parse().unwrap(), &inputs()).is_ok());
-    assert_snapshot!(found.join("\n"));
+    assert_snapshot!(found);
 }
 
 #[test]
 fn endless_recipes_end() {
-    let mut found = Vec::new();
-    found.push(check_install("    for i in range(1000000000):\n        x = i"));
-    let recursion = component("    deeper(1)").replace("\ndef install", "\ndef deeper(n):\n    return deeper(n + 1)\n\ndef install");
-    found.push(problems(&one(&recursion, ""), &inputs()));
+    let mut found = String::new();
+    note(&mut found, check_install("    for i in range(1000000000):\n        x = i"));
+    let recursion = component("    deeper(1)")
+        .replace("\ndef install", "\ndef deeper(n):\n    return deeper(n + 1)\n\ndef install");
+    note(&mut found, problems(&one(&recursion, ""), &inputs()));
     let top_level = format!("X = [y for y in range(2000000000)]\n{}", component("    pass"));
-    found.push(problems(&one(&top_level, ""), &inputs()));
-    assert_snapshot!(found.join("\n"));
+    note(&mut found, problems(&one(&top_level, ""), &inputs()));
+    assert_snapshot!(found);
 }
 
 #[test]
 fn downloads_need_a_checksum() {
-    let mut found = Vec::new();
-    found.push(check_install("    files.download(\"/opt/a\", \"https://example.org/a\")"));
-    found.push(check_install("    files.archive(\"/opt/a\", url = \"https://example.org/a.tar.gz\", sha256 = \"abc\")"));
-    assert_snapshot!(found.join("\n"));
+    let mut found = String::new();
+    note(&mut found, check_install("    files.download(\"/opt/a\", \"https://example.org/a\")"));
+    note(
+        &mut found,
+        check_install(
+            "    files.archive(\"/opt/a\", url = \"https://example.org/a.tar.gz\", sha256 = \"abc\")",
+        ),
+    );
+    assert_snapshot!(found);
 }
 
 #[test]
 fn secrets_never_reach_argv_paths_or_titles() {
-    let mut found = Vec::new();
-    found.push(check_install("    run.command([\"login\", \"--token\", s.token])"));
-    found.push(check_install("    files.content(\"/etc/\" + s.token, \"x\")"));
-    found.push(check_install("    files.content(\"/etc/a\", \"\\ue000other.secret\\ue001\")"));
-    assert_snapshot!(found.join("\n"));
+    let mut found = String::new();
+    note(&mut found, check_install("    run.command([\"login\", \"--token\", s.token])"));
+    note(&mut found, check_install("    files.content(\"/etc/\" + s.token, \"x\")"));
+    note(&mut found, check_install("    files.content(\"/etc/a\", \"\\ue000other.secret\\ue001\")"));
+    assert_snapshot!(found);
 }
 
 #[test]
 fn calls_are_checked() {
-    let mut found = Vec::new();
-    found.push(check_install("    files.put(\"/etc/a\", \"files/none\")"));
-    found.push(check_install("    files.content(\"/etc/a\", \"x\", ownner = \"root\")"));
-    found.push(check_install("    files.content(\"etc/a\", \"x\", mode = 0o77777)"));
-    found.push(check_install("    run.command(\"echo a b\")"));
-    found.push(check_install("    files.contents(\"/etc/a\", \"x\")"));
-    found.push(check_install("    systemd.service(\"a\", running = True)"));
-    found.push(check_install("    check.port(1)"));
-    found.push(check_install("    apt.packages([\"nginx=1\"])\n    apt.packages([\"nginx=2\"])"));
-    found.push(check_install("    systemd.service(\"a\", restart_on = [\"/etc/nobody\"])"));
-    found.push(check_install("    files.line(\"/etc/a\", \"x\", matching = \"(\")"));
-    found.push(check_install("    fail(\"no way\")"));
-    assert_snapshot!(found.join("\n"));
+    let mut found = String::new();
+    note(&mut found, check_install("    files.put(\"/etc/a\", \"files/none\")"));
+    note(&mut found, check_install("    files.content(\"/etc/a\", \"x\", ownner = \"root\")"));
+    note(&mut found, check_install("    files.content(\"etc/a\", \"x\", mode = 0o77777)"));
+    note(&mut found, check_install("    run.command(\"echo a b\")"));
+    note(&mut found, check_install("    files.contents(\"/etc/a\", \"x\")"));
+    note(&mut found, check_install("    systemd.service(\"a\", running = True)"));
+    note(&mut found, check_install("    check.port(1)"));
+    note(&mut found, check_install("    apt.packages([\"nginx=1\"])\n    apt.packages([\"nginx=2\"])"));
+    note(&mut found, check_install("    systemd.service(\"a\", restart_on = [\"/etc/nobody\"])"));
+    note(&mut found, check_install("    files.line(\"/etc/a\", \"x\", matching = \"(\")"));
+    note(&mut found, check_install("    fail(\"no way\")"));
+    assert_snapshot!(found);
 }
 
 #[test]
 fn declarations_are_checked() {
-    let mut found = Vec::new();
+    let mut found = String::new();
     let star = |text: &str| problems(&one(text, ""), &inputs());
-    found.push(star("x = 1 +\n"));
-    found.push(star("x = nope\n"));
-    found.push(star("x = 1\n"));
-    found.push(star("component(name = \"d\")\n"));
-    found.push(star("component(name = \"c\", instal = 1)\n"));
-    found.push(star("s = setting(str, default = None)\n"));
-    found.push(star("s = setting(secret, default = \"x\")\n"));
-    found.push(star("s = setting(list)\n"));
-    found.push(star("s = settings(name = \"c\", fields = {\"Bad\": setting(str)})\n"));
-    found.push(star("load(\"//nope.star\", \"x\")\n"));
-    found.push(star("load(\"//components/c/component.star\", \"x\")\n"));
-    found.push(star("files.content(\"/a\", \"b\")\n"));
-    found.push(star("x = '\u{e000}'\n"));
-    assert_snapshot!(found.join("\n"));
+    note(&mut found, star("x = 1 +\n"));
+    note(&mut found, star("x = nope\n"));
+    note(&mut found, star("x = 1\n"));
+    note(&mut found, star("component(name = \"d\")\n"));
+    note(&mut found, star("component(name = \"c\", instal = 1)\n"));
+    note(&mut found, star("s = setting(str, default = None)\n"));
+    note(&mut found, star("s = setting(secret, default = \"x\")\n"));
+    note(&mut found, star("s = setting(list)\n"));
+    note(&mut found, star("s = settings(name = \"c\", fields = {\"Bad\": setting(str)})\n"));
+    note(&mut found, star("load(\"//nope.star\", \"x\")\n"));
+    note(&mut found, star("load(\"//components/c/component.star\", \"x\")\n"));
+    note(&mut found, star("files.content(\"/a\", \"b\")\n"));
+    note(&mut found, star("x = '\u{e000}'\n"));
+    assert_snapshot!(found);
 }
 
 #[test]
 fn names_of_folders() {
-    let mut found = Vec::new();
-    let made = make(&[("components/Bad/component.star", ""), ("images/web/image.star", "image(name = \"web\", base = 5)\n")]);
-    found.push(common::draw(&made.workspace, &made.workspace.check(&inputs())));
-    assert_snapshot!(found.join("\n"));
+    let mut found = String::new();
+    let made = make(&[
+        ("components/Bad/component.star", ""),
+        ("images/web/image.star", "image(name = \"web\", base = 5)\n"),
+    ]);
+    note(&mut found, common::draw(&made.workspace, &made.workspace.check(&inputs())));
+    assert_snapshot!(found);
 }

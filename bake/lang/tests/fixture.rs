@@ -14,7 +14,8 @@ fn the_plan_of_web() {
     let web = workspace().plan(&"web".parse().unwrap(), &Inputs::offline(Architecture::Amd64));
     let web = web.unwrap_or_else(|problems| panic!("{problems}"));
     insta::assert_snapshot!(serde_json::to_string_pretty(&web.plan).unwrap());
-    let texts: Vec<String> = web.inline.values().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
+    let texts: Vec<String> =
+        web.inline.values().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
     insta::assert_snapshot!(texts.join("\n--------\n"));
 }
 

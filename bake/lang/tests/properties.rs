@@ -84,11 +84,15 @@ fn two_hundred_images_are_planned_alike_whatever_the_order() {
     let workspace = Workspace::load(root).unwrap();
     let mut images = workspace.images();
     assert_eq!(images.len(), 200);
-    let keys = |planned: Vec<(olbake_core::ImageRef, Result<olbake_lang::Planned, _>)>| -> BTreeMap<String, Digest> {
-        planned.into_iter().map(|(image, planned): (_, Result<_, olbake_core::diagnostic::Diagnostics>)| {
-            (image.to_string(), planned.unwrap_or_else(|problems| panic!("{problems}")).plan.key)
-        }).collect()
-    };
+    let keys =
+        |planned: Vec<(olbake_core::ImageRef, Result<olbake_lang::Planned, _>)>| -> BTreeMap<String, Digest> {
+            planned
+                .into_iter()
+                .map(|(image, planned): (_, Result<_, olbake_core::diagnostic::Diagnostics>)| {
+                    (image.to_string(), planned.unwrap_or_else(|problems| panic!("{problems}")).plan.key)
+                })
+                .collect()
+        };
     let forward = keys(workspace.plan_all(&images, &inputs()));
     images.reverse();
     let backward = keys(Workspace::load(root).unwrap().plan_all(&images, &inputs()));

@@ -60,7 +60,9 @@ fn component(name: &str) -> String {
 }
 
 fn image(number: usize, components: usize) -> String {
-    let mut text = format!("image(\n    name = \"image-{number}\",\n    base = debian(\"bookworm\"),\n    components = [\n");
+    let mut text = format!(
+        "image(\n    name = \"image-{number}\",\n    base = debian(\"bookworm\"),\n    components = [\n"
+    );
     for component in 0..components {
         let own = if component % 2 == 0 { format!(", port = {}", 1024 + number) } else { String::new() };
         // Writing to a `String` cannot fail.

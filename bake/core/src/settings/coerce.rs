@@ -157,12 +157,20 @@ impl Type {
             Self::Enum(_) | Self::Union(_) => format!("`{self}`"),
             _ => self.expected().to_owned(),
         };
-        Problem { path: String::new(), message: format!("expected {expected}, found {}", found(value)), help: None }
+        Problem {
+            path: String::new(),
+            message: format!("expected {expected}, found {}", found(value)),
+            help: None,
+        }
     }
 }
 
 fn problem(expected: &str, value: &Value) -> Problem {
-    Problem { path: String::new(), message: format!("expected {expected}, found {}", found(value)), help: None }
+    Problem {
+        path: String::new(),
+        message: format!("expected {expected}, found {}", found(value)),
+        help: None,
+    }
 }
 
 /// A value as an error names it.
@@ -275,7 +283,9 @@ mod tests {
         check(
             &Type::List(Box::new(Type::Port)),
             json!([80, 0, "x"]),
-            Err("[1]: expected a port from 1 to 65535, found `0`; [2]: expected a port from 1 to 65535, found `\"x\"`"),
+            Err(
+                "[1]: expected a port from 1 to 65535, found `0`; [2]: expected a port from 1 to 65535, found `\"x\"`",
+            ),
         );
         let plugin = Type::Record(vec![
             RecordField { name: "repository".into(), ty: Type::Str, default: None },

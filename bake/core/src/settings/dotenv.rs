@@ -25,7 +25,13 @@ pub fn parse_dotenv(file: &str, text: &str) -> (Vec<DotenvEntry>, Vec<Diagnostic
         let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
         let column = u32::try_from(line.chars().take_while(|c| c.is_whitespace()).count() + 1).unwrap_or(1);
         let width = u32::try_from(trimmed.chars().count()).unwrap_or(0);
-        let span = Span { file: file.to_owned(), line: number, column, end_line: number, end_column: column + width };
+        let span = Span {
+            file: file.to_owned(),
+            line: number,
+            column,
+            end_line: number,
+            end_column: column + width,
+        };
         let assignment = trimmed.strip_prefix("export ").unwrap_or(trimmed);
         match assignment.split_once('=').map(|(name, value)| (name.trim(), unquote(value.trim()))) {
             Some((name, Some(value))) if is_name(name) => {

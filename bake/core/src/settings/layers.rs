@@ -96,9 +96,12 @@ pub fn resolve(schema: &Schema, given: &[Given]) -> Resolved {
     for one in given {
         match schema.fields.get_index_of(one.path[0].as_str()) {
             Some(index) if schema.fields[index].computed => resolved.problems.push(
-                Diagnostic::error("computed-setting", format!("`{}.{}` is computed", schema.name, one.path[0]))
-                    .at(one.span.clone())
-                    .help("change the settings that it is computed from"),
+                Diagnostic::error(
+                    "computed-setting",
+                    format!("`{}.{}` is computed", schema.name, one.path[0]),
+                )
+                .at(one.span.clone())
+                .help("change the settings that it is computed from"),
             ),
             Some(index) => known[index].push(one),
             None => resolved.problems.push(unknown(schema, one)),
@@ -116,9 +119,11 @@ pub fn resolve(schema: &Schema, given: &[Given]) -> Resolved {
 
 fn unknown(schema: &Schema, given: &Given) -> Diagnostic {
     let name = &given.path[0];
-    let mut diagnostic =
-        Diagnostic::error("unknown-setting", format!("`{}` has no setting `{name}`{}", schema.name, said_by(given)))
-            .at(given.span.clone());
+    let mut diagnostic = Diagnostic::error(
+        "unknown-setting",
+        format!("`{}` has no setting `{name}`{}", schema.name, said_by(given)),
+    )
+    .at(given.span.clone());
     diagnostic.help = did_you_mean(name, schema.fields.keys().map(String::as_str))
         .or_else(|| Some(format!("`{}` has no settings", schema.name)));
     diagnostic
@@ -166,7 +171,8 @@ fn resolve_field(schema: &Schema, name: &str, field: &Field, given: &[&Given], r
         }
     };
     if let Some(last) = given.last() {
-        let broken = field.broken_rules(&value).into_iter().map(|problem| misfit(schema, name, last, problem));
+        let broken =
+            field.broken_rules(&value).into_iter().map(|problem| misfit(schema, name, last, problem));
         resolved.problems.extend(broken);
     }
     resolved.settings.insert(name.to_owned(), Setting { value, provenance });
@@ -207,7 +213,8 @@ fn lay(ty: &Type, below: Option<&Value>, given: &Given) -> Result<(Value, Value)
     if keys.is_empty() {
         return Ok((own.clone(), own));
     }
-    let mut whole = below.filter(|value| value.is_object()).cloned().unwrap_or_else(|| Value::Object(Default::default()));
+    let mut whole =
+        below.filter(|value| value.is_object()).cloned().unwrap_or_else(|| Value::Object(Default::default()));
     let mut place = &mut whole;
     for key in keys {
         if !place.is_object() {
@@ -233,7 +240,9 @@ fn type_at<'a>(ty: &'a Type, keys: &[String]) -> Result<&'a Type, Problem> {
                 help: did_you_mean(key, fields.iter().map(|field| field.name.as_str())),
             }),
         },
-        _ => Err(Problem { path: String::new(), message: format!("`{ty}` has no entry `{key}`"), help: None }),
+        _ => {
+            Err(Problem { path: String::new(), message: format!("`{ty}` has no entry `{key}`"), help: None })
+        }
     }
 }
 
@@ -243,7 +252,12 @@ fn resolve_secret(schema: &Schema, name: &str, field: &Field, given: &[&Given], 
     let mut source = field.source.clone().map(|source| (source, field.span.clone()));
     if let Some((source, span)) = &source {
         let layer = LayerKind::Default.as_str().to_owned();
-        provenance.push(Provenance { layer, name: None, span: span.clone(), value: Value::from(source.clone()) });
+        provenance.push(Provenance {
+            layer,
+            name: None,
+            span: span.clone(),
+            value: Value::from(source.clone()),
+        });
     }
     for one in given {
         match secret_source(one) {
@@ -292,7 +306,10 @@ fn not_a_source() -> Problem {
     Problem {
         path: String::new(),
         message: "expected the source of a secret, found `********`".to_owned(),
-        help: Some("write `env:NAME` or `file:PATH`; a secret's value is never written in a recipe or argument".to_owned()),
+        help: Some(
+            "write `env:NAME` or `file:PATH`; a secret's value is never written in a recipe or argument"
+                .to_owned(),
+        ),
     }
 }
 
@@ -358,7 +375,8 @@ fn unknown_variable<'a>(
         _ => Diagnostic::error("unknown-setting", text),
     };
     diagnostic.span = variable.span.clone();
-    let upper: Vec<String> = names.map(|name| format!("{}_{}", prefix(schema.name.as_str()), name.to_uppercase())).collect();
+    let upper: Vec<String> =
+        names.map(|name| format!("{}_{}", prefix(schema.name.as_str()), name.to_uppercase())).collect();
     diagnostic.help = did_you_mean(&variable.name.to_uppercase(), upper.iter().map(String::as_str));
     diagnostic
 }
@@ -405,6 +423,7 @@ pub struct SetOption {
 
 impl SetOption {
     /// Reads the argument of `--set`.
+    #[allow(clippy::result_large_err, reason = "a diagnostic ends the command: it is on no hot path")]
     pub fn parse(written: &str) -> Result<Self, Diagnostic> {
         let wrong = || {
             Diagnostic::error("set-option", format!("`--set {written}` is not understood"))

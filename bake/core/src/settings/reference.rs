@@ -14,9 +14,13 @@ pub fn markdown(schema: &Schema) -> String {
     for (name, field) in &schema.fields {
         let rules = rules(field);
         let doc = field.doc.as_deref().unwrap_or_default().trim();
-        let meaning = [doc, rules.as_str()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
+        let meaning =
+            [doc, rules.as_str()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
         let row = [format!("`{name}`"), format!("`{}`", field.ty), default_text(field), meaning];
-        text.push_str(&format!("| {} |\n", row.map(|cell| cell.replace('|', "\\|").replace('\n', " ")).join(" | ")));
+        text.push_str(&format!(
+            "| {} |\n",
+            row.map(|cell| cell.replace('|', "\\|").replace('\n', " ")).join(" | ")
+        ));
     }
     text
 }
@@ -50,7 +54,9 @@ fn rules(field: &Field) -> String {
         let all: Vec<String> = constraints.one_of.iter().map(|value| format!("`{value}`")).collect();
         rules.push(format!("one of {}", all.join(", ")));
     }
-    rules.extend(field.check.as_ref().map(|ty| format!("each must be a {ty}").replace("each ", if is_list(&field.ty) { "each " } else { "" })));
+    rules.extend(field.check.as_ref().map(|ty| {
+        format!("each must be a {ty}").replace("each ", if is_list(&field.ty) { "each " } else { "" })
+    }));
     rules.join(", ")
 }
 

@@ -95,7 +95,9 @@ fn fits(ty: &Type, value: &Value) -> Vec<Problem> {
         (_, Value::Array(items)) => {
             let each = items.iter().enumerate().flat_map(|(index, item)| {
                 let problems = ty.coerce(item).err().unwrap_or_default();
-                problems.into_iter().map(move |problem| Problem { path: format!("[{index}]{}", problem.path), ..problem })
+                problems
+                    .into_iter()
+                    .map(move |problem| Problem { path: format!("[{index}]{}", problem.path), ..problem })
             });
             each.collect()
         }
@@ -107,7 +109,8 @@ impl Constraints {
     fn broken(&self, value: &Value) -> Vec<Problem> {
         let Self { ge, le, len, regex, one_of } = self;
         let mut problems = Vec::new();
-        let mut broken = |message: String| problems.push(Problem { path: String::new(), message, help: None });
+        let mut broken =
+            |message: String| problems.push(Problem { path: String::new(), message, help: None });
         if let Some(number) = value.as_f64() {
             if let Some(least) = ge.filter(|least| number < *least) {
                 broken(format!("must be at least {least}, is {number}"));

@@ -6,11 +6,7 @@ use olbake_core::operation::{Action, PackageRequest, PackageState};
 use crate::builtin::{Call, Row, Step, operation};
 
 pub(super) const TABLE: &[Row] = &[
-    operation(
-        "apt.packages",
-        "packages * present? latest? recommends? start_services? why?",
-        packages,
-    ),
+    operation("apt.packages", "packages * present? latest? recommends? start_services? why?", packages),
     operation("apt.repo", "name uris? suites? components? * key? architectures? sources? options?", repo),
     operation("apt.upgrade", "full?", upgrade),
     operation("apt.hold", "packages * held?", hold),
@@ -42,8 +38,11 @@ fn packages(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 }
 
 pub(super) fn starts_without_why(call: &Call<'_, '_>) -> Diagnostic {
-    Diagnostic::error("service-start", format!("`{}` starts a service during the bake and does not say why", call.name))
-        .help("services are enabled in images and start at boot; if one must run now, add `why = \"…\"`")
+    Diagnostic::error(
+        "service-start",
+        format!("`{}` starts a service during the bake and does not say why", call.name),
+    )
+    .help("services are enabled in images and start at boot; if one must run now, add `why = \"…\"`")
 }
 
 fn request(text: &str, present: bool, latest: bool) -> Result<PackageRequest, String> {
@@ -52,13 +51,20 @@ fn request(text: &str, present: bool, latest: bool) -> Result<PackageRequest, St
         None => (text, None),
     };
     let (bare, architecture) = name.split_once(':').unwrap_or((name, "any"));
-    let word = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c));
-    if bare.len() < 2 || !word(bare) || !word(architecture) || !bare.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+    let word =
+        |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c));
+    if bare.len() < 2
+        || !word(bare)
+        || !word(architecture)
+        || !bare.starts_with(|c: char| c.is_ascii_alphanumeric())
+    {
         return Err(format!("`{text}` is not a package's name, or `name=version`"));
     }
     let state = match (version, present, latest) {
         (Some(""), ..) => return Err(format!("`{text}` has no version after the `=`")),
-        (Some(_), false, _) => return Err(format!("`{text}` names a version of a package that is to be absent")),
+        (Some(_), false, _) => {
+            return Err(format!("`{text}` names a version of a package that is to be absent"));
+        }
         (Some(_), _, true) => return Err(format!("`{text}` names a version, and `latest` another")),
         (Some(version), ..) => PackageState::Version(version.to_owned()),
         (None, false, _) => PackageState::Absent,
@@ -72,7 +78,9 @@ fn repo(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let recording = call.recording()?;
     let name = call.text("name")?;
     if !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) || name.is_empty() {
-        return Err(call.wrong("name", format!("`{name}` cannot name a file: use letters, digits, `-`, `_` and `.`")));
+        return Err(
+            call.wrong("name", format!("`{name}` cannot name a file: use letters, digits, `-`, `_` and `.`"))
+        );
     }
     let keyring = match call.opt_text("key")? {
         Some(key) => {
@@ -111,9 +119,11 @@ fn deb822(call: &Call<'_, '_>, keyring: Option<&str>) -> Result<String, Diagnost
     lines.retain(|(_, value)| !value.is_empty());
     let mut text: String = lines.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
     if let Some(options) = call.json("options")? {
-        let options = options.as_object().ok_or_else(|| call.wrong("options", "expected a dictionary of texts"))?;
+        let options =
+            options.as_object().ok_or_else(|| call.wrong("options", "expected a dictionary of texts"))?;
         for (key, value) in options {
-            let value = value.as_str().ok_or_else(|| call.wrong("options", format!("`{key}` is not text")))?;
+            let value =
+                value.as_str().ok_or_else(|| call.wrong("options", format!("`{key}` is not text")))?;
             text.push_str(&format!("{key}: {value}\n"));
         }
     }

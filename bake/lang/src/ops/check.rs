@@ -23,7 +23,7 @@ fn step(subject: impl std::fmt::Display, call: &Call<'_, '_>, check: Check) -> V
 
 /// Seconds to go on trying: services need a moment after boot, commands and files do not.
 fn within(call: &Call<'_, '_>, default: u32) -> Result<u32, Diagnostic> {
-    Ok(call.opt_number("within")?.unwrap_or(default))
+    Ok(call.opt_seconds("within")?.unwrap_or(default))
 }
 
 fn command(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
@@ -87,7 +87,8 @@ fn http(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let mut headers = BTreeMap::new();
     if let Some(given) = call.json("headers")? {
         for (name, value) in given.as_object().into_iter().flatten() {
-            let value = value.as_str().ok_or_else(|| call.wrong("headers", format!("`{name}` is not text")))?;
+            let value =
+                value.as_str().ok_or_else(|| call.wrong("headers", format!("`{name}` is not text")))?;
             call.plain("headers", value)?;
             headers.insert(name.clone(), value.to_owned());
         }

@@ -34,12 +34,12 @@ pub(super) const TABLE: &[Row] = &[
         block,
     ),
     operation("files.ini", "path section key value? * validate?", ini),
-    operation("files.download", "path url? sha256? * owner? group? mode? validate? only_if_absent?", download),
     operation(
-        "files.archive",
-        "path src? * url? sha256? format? strip? members? owner? group?",
-        archive,
+        "files.download",
+        "path url? sha256? * owner? group? mode? validate? only_if_absent?",
+        download,
     ),
+    operation("files.archive", "path src? * url? sha256? format? strip? members? owner? group?", archive),
     operation("files.tree", "path src * delete? owner? group?", tree),
     operation("files.generated", "path command * from_stdout? owner? group? mode?", generated),
     operation(
@@ -89,7 +89,8 @@ fn variables(call: &Call<'_, '_>, value: Value<'_>) -> Result<TemplateValue, Dia
         let value = match value.downcast_ref::<SettingsView>() {
             Some(view) => TemplateValue::from_object(template::SettingsObject(view.0.clone())),
             None => {
-                let data = to_json(value).map_err(|found| call.wrong("vars", format!("`{key}` is {found}")))?;
+                let data =
+                    to_json(value).map_err(|found| call.wrong("vars", format!("`{key}` is {found}")))?;
                 template::from_json(&data)
             }
         };
@@ -116,7 +117,9 @@ fn validate(call: &Call<'_, '_>) -> Result<Option<Vec<String>>, Diagnostic> {
     if argv.iter().any(|word| word.contains("%s")) {
         return Ok(Some(argv));
     }
-    Err(call.wrong("validate", "the command does not name the file to check").help("write `%s` where the file's path goes"))
+    Err(call
+        .wrong("validate", "the command does not name the file to check")
+        .help("write `%s` where the file's path goes"))
 }
 
 fn titled(call: &Call<'_, '_>, action: Action) -> Step {
@@ -194,7 +197,9 @@ fn block(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
         (None, true) => return Err(call.wrong("text", "expected the lines of the block")),
         (_, false) => None,
     };
-    let name = call.opt_text("name")?.unwrap_or_else(|| call.recording().map_or_else(|_| String::new(), |recording| recording.component()));
+    let name = call.opt_text("name")?.unwrap_or_else(|| {
+        call.recording().map_or_else(|_| String::new(), |recording| recording.component())
+    });
     let marker = call.opt_text("marker")?.unwrap_or_else(|| "# {mark} olbake: {name}".to_owned());
     if !marker.contains("{mark}") {
         return Err(call.wrong("marker", "expected `{mark}` where BEGIN and END go"));
@@ -279,17 +284,23 @@ const FORMATS: [(&str, ArchiveFormat); 9] = [
 
 fn format(call: &Call<'_, '_>, name: &str) -> Result<ArchiveFormat, Diagnostic> {
     if let Some(given) = call.opt_text("format")? {
-        return FORMATS.iter().find(|(known, _)| *known == given).map(|(_, format)| *format).ok_or_else(|| {
-            let mut problem = call.wrong("format", format!("there is no format `{given}`"));
-            problem.help = did_you_mean(&given, FORMATS.iter().map(|(known, _)| *known));
-            problem
-        });
+        return FORMATS.iter().find(|(known, _)| *known == given).map(|(_, format)| *format).ok_or_else(
+            || {
+                let mut problem = call.wrong("format", format!("there is no format `{given}`"));
+                problem.help = did_you_mean(&given, FORMATS.iter().map(|(known, _)| *known));
+                problem
+            },
+        );
     }
     let name = name.split(['?', '#']).next().unwrap_or(name).to_lowercase();
-    FORMATS.iter().find(|(suffix, _)| name.ends_with(&format!(".{suffix}"))).map(|(_, format)| *format).ok_or_else(|| {
-        call.wrong("format", format!("the name `{name}` does not say the archive's format"))
-            .help("add `format = \"tar.gz\"`, `\"tar.zst\"`, `\"tar.xz\"`, `\"tar\"` or `\"zip\"`")
-    })
+    FORMATS
+        .iter()
+        .find(|(suffix, _)| name.ends_with(&format!(".{suffix}")))
+        .map(|(_, format)| *format)
+        .ok_or_else(|| {
+            call.wrong("format", format!("the name `{name}` does not say the archive's format"))
+                .help("add `format = \"tar.gz\"`, `\"tar.zst\"`, `\"tar.xz\"`, `\"tar\"` or `\"zip\"`")
+        })
 }
 
 fn tree(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
@@ -304,8 +315,15 @@ fn tree(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
             Entry::Link { target } => TreeEntryKind::Link { target },
             Entry::File { mode } => {
                 let file = folder.join(&path);
-                let (digest, size) = call.session.sources.digest(&file).map_err(|message| call.missing_file("src", message))?;
-                TreeEntryKind::File { content: recording.keep(digest, Payload::File { path: file, size }), mode }
+                let (digest, size) = call
+                    .session
+                    .sources
+                    .digest(&file)
+                    .map_err(|message| call.missing_file("src", message))?;
+                TreeEntryKind::File {
+                    content: recording.keep(digest, Payload::File { path: file, size }),
+                    mode,
+                }
             }
         };
         entries.push(TreeEntry { path, kind });
@@ -328,7 +346,8 @@ fn generated(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
             .wrong("command", "the command does not name the file to make")
             .help("write `%s` where the file's path goes, or `from_stdout = True`"));
     }
-    let action = Action::FileGenerated { path: call.path("path")?, argv, from_stdout, ownership: call.ownership()? };
+    let action =
+        Action::FileGenerated { path: call.path("path")?, argv, from_stdout, ownership: call.ownership()? };
     Ok(vec![titled(call, action)])
 }
 

@@ -67,9 +67,12 @@ fn locale(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     if call.flag("generate", !built_in)? {
         let (language, charset) = locale.split_once('.').unwrap_or((&locale, "UTF-8"));
         // glibc names the folder of a locale by its character set in lower case without signs.
-        let folder: String = charset.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+        let folder: String =
+            charset.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
         let run = Run {
-            argv: ["localedef", "--no-archive", "-i", language, "-f", charset, &locale].map(str::to_owned).to_vec(),
+            argv: ["localedef", "--no-archive", "-i", language, "-f", charset, &locale]
+                .map(str::to_owned)
+                .to_vec(),
             creates: Some(format!("/usr/lib/locale/{language}.{folder}").into()),
             ..Run::default()
         };
@@ -88,7 +91,9 @@ fn sysctl(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     };
     let fine = key.contains('.') && key.chars().all(|c| c.is_ascii_alphanumeric() || "._-/*".contains(c));
     if !fine {
-        return Err(call.wrong("key", format!("`{key}` is not a kernel parameter such as `net.core.somaxconn`")));
+        return Err(
+            call.wrong("key", format!("`{key}` is not a kernel parameter such as `net.core.somaxconn`"))
+        );
     }
     let name = key.replace(['.', '/', '*'], "-");
     let path = call.opt_path("file")?.unwrap_or_else(|| format!("/etc/sysctl.d/60-{name}.conf").into());
@@ -128,7 +133,8 @@ fn limits(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     if !matches!(kind.as_str(), "-" | "soft" | "hard") {
         return Err(call.wrong("kind", format!("expected `soft`, `hard` or `-`, found `{kind}`")));
     }
-    let stem: String = format!("{domain}-{item}").replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
+    let stem: String =
+        format!("{domain}-{item}").replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
     let path = match call.opt_path("file")? {
         Some(path) => path.into_string(),
         None => format!("/etc/security/limits.d/60-{stem}.conf"),
@@ -169,7 +175,10 @@ fn ca_certificate(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 fn cron(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let (name, schedule) = (call.text("name")?, call.text("schedule")?);
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
-        return Err(call.wrong("name", format!("`{name}`: cron reads only files named with letters, digits, `-` and `_`")));
+        return Err(call.wrong(
+            "name",
+            format!("`{name}`: cron reads only files named with letters, digits, `-` and `_`"),
+        ));
     }
     let fields = schedule.split_whitespace().count();
     if fields != 5 && !(fields == 1 && schedule.starts_with('@')) {

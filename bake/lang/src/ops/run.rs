@@ -35,7 +35,10 @@ fn script(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let (content, title) = match (call.opt_text("src")?, call.secret_text("text")?) {
         (Some(src), None) => (call.file_content("src", &src)?.0, src),
         (None, Some(text)) => {
-            let first = text.lines().find(|line| !line.starts_with("#!") && !line.trim().is_empty()).unwrap_or_default();
+            let first = text
+                .lines()
+                .find(|line| !line.starts_with("#!") && !line.trim().is_empty())
+                .unwrap_or_default();
             let title = if first.contains(secret::MARKER_START) { String::new() } else { shorten(first) };
             (call.recording()?.keep_text(text), title)
         }
@@ -48,7 +51,11 @@ fn script(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 
 fn shorten(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
-    if line.chars().count() <= 80 { line.to_owned() } else { line.chars().take(77).chain("…".chars()).collect() }
+    if line.chars().count() <= 80 {
+        line.to_owned()
+    } else {
+        line.chars().take(77).chain("…".chars()).collect()
+    }
 }
 
 fn common(call: &Call<'_, '_>) -> Result<Run, Diagnostic> {
@@ -57,8 +64,10 @@ fn common(call: &Call<'_, '_>) -> Result<Run, Diagnostic> {
     secrets.sort();
     secrets.dedup();
     let declared = call.given("reads").is_some() || call.given("writes").is_some();
-    let effects = declared.then(|| Ok(DeclaredEffects { reads: call.paths("reads")?, writes: call.paths("writes")? }));
-    let stdin = call.secret_text("stdin")?.map(|text| call.recording().map(|recording| recording.keep_text(text)));
+    let effects =
+        declared.then(|| Ok(DeclaredEffects { reads: call.paths("reads")?, writes: call.paths("writes")? }));
+    let stdin =
+        call.secret_text("stdin")?.map(|text| call.recording().map(|recording| recording.keep_text(text)));
     Ok(Run {
         argv: Vec::new(),
         script: None,
@@ -73,7 +82,7 @@ fn common(call: &Call<'_, '_>) -> Result<Run, Diagnostic> {
         only_if: call.opt_argv("only_if")?,
         ok_codes: call.numbers("ok_codes")?,
         changed_codes: call.numbers("changed_codes")?,
-        timeout_seconds: call.opt_number("timeout")?,
+        timeout_seconds: call.opt_seconds("timeout")?,
         retries: call.opt_number("retries")?.unwrap_or(0),
         effects: effects.transpose()?,
     })

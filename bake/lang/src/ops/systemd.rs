@@ -25,7 +25,17 @@ pub(super) const TABLE: &[Row] = &[
 const DIRECTORY: &str = "/etc/systemd/system";
 
 const SUFFIXES: [&str; 11] = [
-    "service", "socket", "timer", "path", "target", "mount", "automount", "swap", "slice", "scope", "device",
+    "service",
+    "socket",
+    "timer",
+    "path",
+    "target",
+    "mount",
+    "automount",
+    "swap",
+    "slice",
+    "scope",
+    "device",
 ];
 
 /// A unit's name; without a suffix it is a service.
@@ -51,7 +61,11 @@ fn service_step(call: &Call<'_, '_>, unit: String, enabled: Option<bool>) -> Res
         restart_on: Vec::new(),
         reload_on: Vec::new(),
     };
-    Ok(Step { restart_on: call.targets("restart_on")?, reload_on: call.targets("reload_on")?, ..Step::new(title, action) })
+    Ok(Step {
+        restart_on: call.targets("restart_on")?,
+        reload_on: call.targets("reload_on")?,
+        ..Step::new(title, action)
+    })
 }
 
 fn service(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
@@ -99,7 +113,9 @@ fn unit_file(call: &Call<'_, '_>, path: &str, text: String, mode: Option<u32>) -
 
 /// The text of a unit, from text or from sections.
 fn unit_text(call: &Call<'_, '_>, parameter: &str) -> Result<String, Diagnostic> {
-    let Some(value) = call.get(parameter) else { return Err(call.wrong(parameter, "expected sections or text")) };
+    let Some(value) = call.get(parameter) else {
+        return Err(call.wrong(parameter, "expected sections or text"));
+    };
     if value.unpack_str().is_some() {
         let text = call.secret_text(parameter)?.unwrap_or_default();
         return Ok(if text.ends_with('\n') { text } else { text + "\n" });
@@ -123,7 +139,8 @@ fn sections_text(sections: &Json) -> Result<String, String> {
     let mut names: Vec<&String> = sections.keys().collect();
     names.sort_by_key(|name| rank(name));
     for name in names {
-        let keys = sections[name].as_object().ok_or_else(|| format!("the section `{name}` is not a dictionary"))?;
+        let keys =
+            sections[name].as_object().ok_or_else(|| format!("the section `{name}` is not a dictionary"))?;
         if !text.is_empty() {
             text.push('\n');
         }
@@ -172,7 +189,11 @@ fn push_key(text: &mut String, key: &str, value: &Json) -> Result<(), String> {
 fn quote(word: &str) -> String {
     let doubled = word.replace('%', "%%").replace('$', "$$");
     let plain = !doubled.is_empty() && doubled.chars().all(|c| !c.is_whitespace() && !"\"'\\;".contains(c));
-    if plain { doubled } else { format!("\"{}\"", doubled.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")) }
+    if plain {
+        doubled
+    } else {
+        format!("\"{}\"", doubled.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+    }
 }
 
 fn unit(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
@@ -237,9 +258,15 @@ fn timer(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
             unit
         }
         (None, Some(unit)) => unit,
-        _ => return Err(Diagnostic::error("argument", format!("the timer `{stem}` takes `command` or `unit`"))),
+        _ => {
+            return Err(Diagnostic::error(
+                "argument",
+                format!("the timer `{stem}` takes `command` or `unit`"),
+            ));
+        }
     };
-    let texts = |parameter: &str| call.texts(parameter).map(|texts| (!texts.is_empty()).then(|| Json::from(texts)));
+    let texts =
+        |parameter: &str| call.texts(parameter).map(|texts| (!texts.is_empty()).then(|| Json::from(texts)));
     let body = sections(vec![
         ("Unit", section(vec![("Description", Some(description.into()))])),
         (
@@ -294,11 +321,16 @@ fn path_watch(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
         "reload" => "reload-or-restart",
         "restart" => "try-restart",
         "start" => "start",
-        _ => return Err(call.wrong("action", format!("expected `reload`, `restart` or `start`, found `{verb}`"))),
+        _ => {
+            return Err(
+                call.wrong("action", format!("expected `reload`, `restart` or `start`, found `{verb}`"))
+            );
+        }
     };
     let base = watched.strip_suffix(".service").unwrap_or(&watched);
     let stem = call.opt_text("name")?.unwrap_or_else(|| format!("{base}-watch"));
-    let paths: Vec<Json> = call.paths("paths")?.into_iter().map(|path| Json::from(path.into_string())).collect();
+    let paths: Vec<Json> =
+        call.paths("paths")?.into_iter().map(|path| Json::from(path.into_string())).collect();
     if paths.is_empty() {
         return Err(call.wrong("paths", "expected the paths to watch"));
     }
@@ -316,7 +348,13 @@ fn path_watch(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     ]);
     let command: Vec<Json> = ["/usr/bin/systemctl", argument, &watched].map(Json::from).to_vec();
     let actor = sections(vec![
-        ("Unit", section(vec![("Description", Some(format!("{verb} {watched} after a change of its files").into()))])),
+        (
+            "Unit",
+            section(vec![(
+                "Description",
+                Some(format!("{verb} {watched} after a change of its files").into()),
+            )]),
+        ),
         ("Service", section(vec![("Type", Some("oneshot".into())), ("ExecStart", Some(command.into()))])),
     ]);
     let text = |body: &Json| sections_text(body).map_err(|message| call.wrong("unit", message));

@@ -80,10 +80,15 @@ fn membership(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 fn authorized_keys(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let user = account_name(call, "user")?;
     let keys: Vec<String> = call.texts("keys")?.iter().map(|key| key.trim().to_owned()).collect();
-    if let Some(key) = keys.iter().find(|key| key.contains('\n') || key.contains("PRIVATE KEY") || !key.contains(' ')) {
+    if let Some(key) =
+        keys.iter().find(|key| key.contains('\n') || key.contains("PRIVATE KEY") || !key.contains(' '))
+    {
         let shown: String = key.chars().take(24).collect();
         return Err(call.wrong("keys", format!("expected a public key on one line, found `{shown}…`")));
     }
     let exclusive = call.flag("exclusive", false)?;
-    Ok(vec![Step::new(format!("users.authorized_keys {user}"), Action::AuthorizedKeys { user, keys, exclusive })])
+    Ok(vec![Step::new(
+        format!("users.authorized_keys {user}"),
+        Action::AuthorizedKeys { user, keys, exclusive },
+    )])
 }

@@ -1,5 +1,7 @@
 //! Workspaces from texts, and diagnostics as texts.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
 use std::fs;
 
 use camino::Utf8Path;
@@ -56,11 +58,16 @@ pub(crate) fn draw(workspace: &Workspace, found: &Diagnostics) -> String {
         if let Some(span) = &one.span {
             let source = workspace.source(&span.file).unwrap_or_default();
             let line = source.lines().nth(span.line as usize - 1).unwrap_or_default();
-            let end = if span.end_line == span.line { span.end_column as usize } else { line.chars().count() + 1 };
+            let end =
+                if span.end_line == span.line { span.end_column as usize } else { line.chars().count() + 1 };
             let width = end.saturating_sub(span.column as usize).max(1);
             let indent = line.chars().take_while(|c| c.is_whitespace()).count();
             text.push_str(&format!("  at {}\n  | {}\n", span.location(), line.trim()));
-            text.push_str(&format!("  | {}{}\n", " ".repeat(span.column as usize - 1 - indent), "^".repeat(width)));
+            text.push_str(&format!(
+                "  | {}{}\n",
+                " ".repeat(span.column as usize - 1 - indent),
+                "^".repeat(width)
+            ));
         }
         for (span, label) in &one.related {
             text.push_str(&format!("  note: {} {label}\n", span.location()));
