@@ -23,6 +23,7 @@ pub(super) fn run(args: &ExportArgs, context: &mut Context) -> Result {
     let partial = beside(&output)?;
     let written = block_on(interruptible(context, write(&place, &version, args.format, partial.clone())));
     let ended = written.and_then(|()| {
+        readable(&partial).map_err(|error| file_error("cannot write", &partial, error))?;
         std::fs::rename(&partial, &output).map_err(|error| file_error("cannot write", &output, error))?;
         std::fs::metadata(&output).map_err(|error| file_error("cannot read", &output, error))
     });
@@ -48,6 +49,12 @@ pub(super) fn run(args: &ExportArgs, context: &mut Context) -> Result {
 fn beside(output: &Utf8Path) -> Result<Utf8PathBuf> {
     let name = output.file_name().ok_or_else(|| CliError::user(format!("`{output}` names no file")))?;
     Ok(output.with_file_name(format!(".{name}.{}", std::process::id())))
+}
+
+/// Store and cache keep disks to themselves; what a person asked for is for others to read too.
+fn readable(path: &Utf8Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
 }
 
 fn file_error(action: &str, path: &Utf8Path, error: std::io::Error) -> CliError {

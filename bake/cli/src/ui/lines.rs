@@ -27,8 +27,9 @@ pub(crate) fn ended(event: &Event, drawing: &Drawing) -> Option<String> {
             format!("{}: {component} ({})", palette.bold(image), known(palette))
         }
         Event::LayerFinished { image, component, operations, seconds: took, .. } => {
-            let took = palette.dim(seconds(*took));
-            format!("{}: {component}: {} ({took})", palette.bold(image), counts(operations, palette))
+            let took =
+                if *took > 0.0 { format!(" ({})", palette.dim(seconds(*took))) } else { String::new() };
+            format!("{}: {component}: {}{took}", palette.bold(image), counts(operations, palette))
         }
         Event::OperationFinished {
             title, span, outcome: Outcome::Failed, failure: Some(failure), ..

@@ -114,8 +114,11 @@ impl Bars {
         }
     }
 
-    fn layer_ended(&mut self, image: &ImageRef, outcome: LayerOutcome) {
+    fn layer_ended(&mut self, image: &ImageRef, outcome: LayerOutcome, failed: bool) {
         self.step_ended(image);
+        if failed {
+            return;
+        }
         if let Some(bars) = self.images.get_mut(image) {
             bars.done += 1;
             bars.cached += usize::from(outcome == LayerOutcome::Cached);
@@ -177,7 +180,9 @@ impl Listener for Bars {
             Event::LayerStarted { image, component, operations } => {
                 self.step_started(image, component.as_str(), Some(*operations));
             }
-            Event::LayerFinished { image, outcome, .. } => self.layer_ended(image, *outcome),
+            Event::LayerFinished { image, outcome, operations, .. } => {
+                self.layer_ended(image, *outcome, operations.get("failed").is_some_and(|count| *count > 0));
+            }
             Event::OperationStarted { image, id, title } => self.operation_started(image, id, title),
             Event::OperationFinished { image, id, .. } => self.operation_ended(image, id),
             Event::Error { image: Some(image), .. } => self.image_ended(image),
