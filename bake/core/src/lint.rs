@@ -5,7 +5,7 @@
 //! | `fhs` | an archive, tree, clone or configuration in a place that the Filesystem Hierarchy Standard keeps for something else |
 //! | `plain-http` | a download or package source over HTTP without TLS |
 //! | `unpinned-package` | a package in whatever version is newest on the day |
-//! | `service-start` | a service that runs during the bake |
+//! | `service-start` | a command that starts a service during the bake |
 //! | `shell` | a command through a shell that has no need of one |
 //! | `world-writable` | a file or directory that every user may change |
 //!
@@ -16,19 +16,21 @@ use camino::Utf8Path;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::operation::{Action, Operation, PackageState, Run};
-use crate::plan::{Payload, Plan};
+use crate::plan::{Layer, Payload, Plan};
 
 /// Everything worth a warning in a plan, in the order of its operations.
 pub fn plan(plan: &Plan) -> Diagnostics {
     let mut found = Diagnostics::default();
-    for operation in plan.layers.iter().flat_map(|layer| &layer.operations) {
+    for (layer, operation) in
+        plan.layers.iter().flat_map(|layer| layer.operations.iter().map(move |one| (layer, one)))
+    {
         let mut warn = |code: &str, message: String, help: &str| {
             found.push(Diagnostic::warning(code, message).at(operation.spans.first().cloned()).help(help));
         };
         places(operation, &mut warn);
         downloads(plan, operation, &mut warn);
         packages(operation, &mut warn);
-        services(operation, &mut warn);
+        services(layer, operation, &mut warn);
         shells(operation, &mut warn);
         modes(operation, &mut warn);
     }
@@ -147,20 +149,17 @@ fn packages(operation: &Operation, warn: &mut Warn<'_>) {
     }
 }
 
-fn services(operation: &Operation, warn: &mut Warn<'_>) {
-    let what = match &operation.action {
-        Action::AptPackages { start_services: true, .. } => {
-            "packages start their services during the bake".to_owned()
-        }
-        Action::Service { unit, running: Some(true), .. } => format!("`{unit}` runs during the bake"),
-        Action::Run(run) if starts_service(run) => "a command starts a service during the bake".to_owned(),
-        _ => return,
-    };
-    warn(
-        "service-start",
-        what,
-        "what a service writes while it runs is in every copy of the image: enable it, and it starts at boot",
-    );
+/// Operations that start services say why in the recipe; commands that do so say nothing.
+fn services(layer: &Layer, operation: &Operation, warn: &mut Warn<'_>) {
+    let Action::Run(run) = &operation.action else { return };
+    if starts_service(run) && layer.booted.is_none() {
+        warn(
+            "service-start",
+            "a command starts a service during the bake".to_owned(),
+            "what a service writes while it runs is in every copy of the image: enable it with `systemd.service`, and it \
+             starts at boot",
+        );
+    }
 }
 
 fn starts_service(run: &Run) -> bool {

@@ -417,7 +417,7 @@ pub struct SetOption {
     pub path: Vec<String>,
     /// The value.
     pub value: String,
-    /// As it was written.
+    /// What it sets, as it was written; the value is left out, because it may be a secret's.
     pub written: String,
 }
 
@@ -426,13 +426,14 @@ impl SetOption {
     #[allow(clippy::result_large_err, reason = "a diagnostic ends the command: it is on no hot path")]
     pub fn parse(written: &str) -> Result<Self, Diagnostic> {
         let wrong = || {
-            Diagnostic::error("set-option", format!("`--set {written}` is not understood"))
+            let shown = written.split_once('=').map_or(written, |(place, _)| place);
+            Diagnostic::error("set-option", format!("`--set {shown}` is not understood"))
                 .help("write `--set COMPONENT.SETTING=VALUE` or `--set IMAGE:COMPONENT.SETTING=VALUE`")
         };
-        let (place, value) = written.split_once('=').ok_or_else(wrong)?;
-        let (image, place) = match place.split_once(':') {
+        let (shown, value) = written.split_once('=').ok_or_else(wrong)?;
+        let (image, place) = match shown.split_once(':') {
             Some((image, place)) => (Some(image.to_owned()), place),
-            None => (None, place),
+            None => (None, shown),
         };
         let mut parts = place.split('.').map(str::to_owned);
         let component = parts.next().filter(|part| !part.is_empty()).ok_or_else(wrong)?;
@@ -440,7 +441,7 @@ impl SetOption {
         if path.is_empty() || path.iter().any(String::is_empty) {
             return Err(wrong());
         }
-        Ok(Self { image, component, path, value: value.to_owned(), written: written.to_owned() })
+        Ok(Self { image, component, path, value: value.to_owned(), written: shown.to_owned() })
     }
 
     /// The value as the highest layer.
@@ -452,5 +453,94 @@ impl SetOption {
             path: self.path.clone(),
             value: GivenValue::Text(self.value.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::types::RecordField;
+    use super::*;
+    use serde_json::json;
+
+    fn schema() -> Schema {
+        let record = Type::Record(vec![
+            RecordField { name: "host".into(), ty: Type::Str, default: Some(json!("localhost")) },
+            RecordField { name: "port".into(), ty: Type::Port, default: Some(json!(80)) },
+        ]);
+        let server = Field { default: Some(json!({"host": "localhost", "port": 80})), ..Field::new(record) };
+        let labels = Field {
+            default: Some(json!({"a": 1})),
+            ..Field::new(Type::Map(Box::new(Type::Str), Box::new(Type::Int)))
+        };
+        let token = Field::new(Type::Secret.or_none());
+        let fields = [("server", server), ("labels", labels), ("token", token)];
+        Schema {
+            name: "c".parse().unwrap(),
+            fields: fields.into_iter().map(|(name, field)| (name.to_owned(), field)).collect(),
+        }
+    }
+
+    fn from_environment(variables: &[(&str, &str)]) -> (Vec<Given>, Vec<Diagnostic>) {
+        let all = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned(), None));
+        Variables::new(all).given(&schema(), LayerKind::Environment)
+    }
+
+    fn values(given: &[Given]) -> (Vec<Value>, Vec<String>) {
+        let resolved = resolve(&schema(), given);
+        let values = resolved.settings.into_values().map(|setting| setting.value).collect();
+        (values, resolved.problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn one_entry_inside_a_setting_changes_and_the_rest_stays() {
+        let (given, problems) =
+            from_environment(&[("C__SERVER__PORT", "8080"), ("c_labels__B", "2"), ("C_TOKEN", "hunter2")]);
+        assert!(problems.is_empty());
+        let (found, problems) = values(&given);
+        assert_eq!(
+            found,
+            [
+                json!({"a": 1, "b": 2}),
+                json!({"host": "localhost", "port": 8080}),
+                json!("\u{e000}c.token\u{e001}")
+            ]
+        );
+        assert!(problems.is_empty());
+        let resolved = resolve(&schema(), &given);
+        assert_eq!(resolved.secrets[&SecretId("c.token".into())].0, "env:C_TOKEN");
+    }
+
+    #[test]
+    fn entries_are_checked_like_whole_values() {
+        let (given, _) = from_environment(&[("C_SERVER__PROT", "1"), ("C_SERVER__PORT", "0")]);
+        let (_, problems) = values(&given);
+        assert_eq!(
+            problems,
+            [
+                "`c.server.port`: expected a port from 1 to 65535, found `0`, given by `C_SERVER__PORT`",
+                "`c.server.prot`: there is no field `prot`, given by `C_SERVER__PROT` (did you mean `port`?)",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_argument_of_set_is_read() {
+        let set = SetOption::parse("web:c.server.port=1=2").unwrap();
+        assert_eq!(
+            (set.image.as_deref(), set.component.as_str(), set.value.as_str()),
+            (Some("web"), "c", "1=2")
+        );
+        assert_eq!(set.path, ["server", "port"]);
+        for bad in ["", "c", "c=1", "c.=1", ".x=1", "c.x"] {
+            assert!(SetOption::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_value_of_a_secret_never_shows() {
+        let set = SetOption::parse("c.token=hunter2").unwrap();
+        let (_, problems) = values(&[set.given()]);
+        assert_eq!(problems.len(), 1);
+        assert!(!problems[0].contains("hunter2"), "{problems:?}");
     }
 }
