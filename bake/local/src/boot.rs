@@ -74,7 +74,7 @@ fn entry(layout: &Layout, architecture: Architecture) -> String {
     };
     format!(
         "title Linux\nlinux /olbake/vmlinuz\ninitrd /olbake/initrd.img\n\
-         options root=PARTUUID={} ro console=tty0 console={serial}\n",
+         options root=PARTUUID={} ro console=tty0 console={serial} loglevel=4\n",
         layout.root.id
     )
 }

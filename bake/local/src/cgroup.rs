@@ -12,6 +12,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use olbake_engine::machine::MachineError;
 
 use crate::host::{HostCommand, io_error};
+use crate::sweep::is_abandoned;
 
 /// A control group, removed when this is dropped.
 #[derive(Debug)]
@@ -64,17 +65,12 @@ impl Drop for Cgroup {
     }
 }
 
-/// Groups of processes that are gone, by the name's prefix, which the process and a number follow.
-pub(crate) fn abandoned(prefix: &str) -> Vec<Utf8PathBuf> {
+/// Groups of processes that are gone.
+pub(crate) fn abandoned() -> Vec<Utf8PathBuf> {
     let entries = hierarchies().into_iter().filter_map(|hierarchy| hierarchy.read_dir_utf8().ok()).flatten();
     entries
         .filter_map(Result::ok)
-        .filter(|entry| {
-            let process = entry.file_name().strip_prefix(prefix).and_then(|rest| rest.split('-').next());
-            process.is_some_and(|process| {
-                process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists()
-            })
-        })
+        .filter(|entry| is_abandoned(entry.file_name()))
         .map(|entry| entry.into_path())
         .collect()
 }

@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn the_same_base_gives_the_same_identities() {
         let (_folder, disk) = place();
-        let mut made =
+        let made =
             |base: &[u8]| Layout::create(&disk, 1024 * MIB, Architecture::Amd64, Digest::of(base)).unwrap();
         assert_eq!(made(b"one"), made(b"one"));
         assert_ne!(made(b"one").root.id, made(b"two").root.id);

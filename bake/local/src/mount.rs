@@ -48,7 +48,8 @@ pub fn isolate() -> io::Result<()> {
 #[derive(Debug)]
 pub struct MountGuard {
     directory: Utf8PathBuf,
-    /// The file behind it, if it is a disk: its loop device must be gone too.
+    /// The file behind it, if it is a disk that is written to: its loop device must be gone too. One that is
+    /// only read may be read by others as well.
     disk: Option<Utf8PathBuf>,
     mounted: bool,
 }
@@ -119,15 +120,15 @@ pub fn mount_root(disk: &Utf8Path, directory: &Utf8Path, access: Access) -> Resu
     let disk = disk.canonicalize_utf8().map_err(io_error("cannot find", disk))?;
     let (offset, size) = disk::root_partition(&disk)?;
     std::fs::create_dir_all(directory).map_err(io_error("cannot make", directory))?;
-    let access = match access {
-        Access::ReadOnly => "ro",
-        Access::ReadWrite => "rw,nobarrier,commit=300",
+    let (mode, awaited) = match access {
+        Access::ReadOnly => ("ro", None),
+        Access::ReadWrite => ("rw,nobarrier,commit=300", Some(disk.clone())),
     };
-    let options = format!("loop,offset={offset},sizelimit={size},noatime,nodev,{access}");
+    let options = format!("loop,offset={offset},sizelimit={size},noatime,nodev,{mode}");
     HostCommand::new("mount")
         .args(["-t", "ext4", "-o", &options, disk.as_str(), directory.as_str()])
         .run()?;
-    Ok(MountGuard { directory: directory.to_owned(), disk: Some(disk), mounted: true })
+    Ok(MountGuard { directory: directory.to_owned(), disk: awaited, mounted: true })
 }
 
 /// Makes a directory appear at another place too.

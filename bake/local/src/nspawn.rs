@@ -11,6 +11,7 @@ use olbake_engine::machine::MachineError;
 
 use crate::cgroup::Cgroup;
 use crate::host::HostCommand;
+use crate::sweep::is_abandoned;
 
 /// Names of container processes, locks and control groups begin with this, the process and a number.
 pub(crate) const PREFIX: &str = "olbake-";
@@ -148,11 +149,22 @@ pub(crate) fn run_in(root: &Utf8Path, work_dir: &Utf8Path, command: &[&str]) -> 
     result.map(drop)
 }
 
+/// Where nspawn leaves a folder for each container that it could not clean up after.
+const LEFTOVERS: [&str; 2] = ["/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export"];
+
 /// Removes what nspawn leaves on the host for a container that is gone.
 pub(crate) fn forget(name: &str) {
-    for folder in ["propagate", "unix-export"] {
+    for folder in LEFTOVERS {
         // Usually there is nothing; an empty folder more does no harm either.
-        std::fs::remove_dir(format!("/run/systemd/nspawn/{folder}/{name}")).ok();
+        std::fs::remove_dir(Utf8Path::new(folder).join(name)).ok();
+    }
+}
+
+/// Removes what nspawn left for containers of processes that no longer run.
+pub(crate) fn forget_abandoned() {
+    for folder in LEFTOVERS {
+        let entries = Utf8Path::new(folder).read_dir_utf8().into_iter().flatten().filter_map(Result::ok);
+        entries.filter(|entry| is_abandoned(entry.file_name())).for_each(|entry| forget(entry.file_name()));
     }
 }
 
