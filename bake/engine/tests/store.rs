@@ -1,4 +1,5 @@
 //! The block store: what goes in comes out, whatever happens on the way.
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod common;
 

@@ -23,6 +23,9 @@ use super::turns::Turns;
 /// save does not pay for their time.
 pub const LEVEL: i32 = 3;
 
+/// Packs that may wait until they are made durable. They wait in the page cache, each with a file open.
+const PACKS_WAITING: usize = 32;
+
 /// How far a disk is read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -164,7 +167,7 @@ impl BlockStore {
             taken: Mutex::default(),
         };
         std::thread::scope(|scope| {
-            let (packs, finished) = mpsc::sync_channel(1);
+            let (packs, finished) = mpsc::sync_channel(PACKS_WAITING);
             let committer = scope.spawn(move || self.commit_packs(finished));
             let written = job.run(packs);
             join(committer).and(written)
