@@ -4,7 +4,7 @@
 //! the ranges of numbers. In check mode the changed database is predicted, so that later operations find the user
 //! that an earlier one would make.
 
-use camino::Utf8Path;
+use camino::Utf8PathBuf;
 use olbake_core::operation::{Ownership, UserAccount};
 use olbake_core::report::Change;
 
@@ -154,21 +154,25 @@ fn create_user<'a>(
     add_member(&mut predicted, name, groups.iter().flatten());
     let made_home = create_home.then(|| (new.home.clone(), Meta { mode: 0o700, uid: new.uid, gid: new.gid }));
     predicted.users.push(new);
-    let Decision::Change(mut work) =
-        decide(changes, vec![argv], hash.map(|hash| (name.to_owned(), hash)), predicted)
-    else {
-        return Ok(Decision::Fine);
-    };
-    if let (Some((home, meta)), Some(accounts)) = (made_home, work.prediction.take()) {
+    let decision = decide(changes, vec![argv], hash.map(|hash| (name.to_owned(), hash)), predicted);
+    Ok(match (decision, made_home) {
+        (Decision::Change(work), Some((home, meta))) => Decision::Change(with_home(work, home.into(), meta)),
+        (decision, _) => decision,
+    })
+}
+
+/// Predicts a home directory too.
+fn with_home(mut work: Work<'_>, home: Utf8PathBuf, meta: Meta) -> Work<'_> {
+    if let Some(accounts) = work.prediction.take() {
         work.prediction = Some(Box::new(move |world| {
             accounts(world)?;
-            if world.exists(Utf8Path::new(&home))? {
+            if world.exists(&home)? {
                 return Ok(());
             }
-            Edit::Directory { path: home.into(), meta }.predict(world)
+            Edit::Directory { path: home, meta }.predict(world)
         }));
     }
-    Ok(Decision::Change(work))
+    work
 }
 
 fn sorted(list: &[String]) -> Vec<String> {
@@ -229,7 +233,7 @@ fn modify_user<'a>(
     new.shell = shell.as_ref().map_or_else(|| found.shell.clone(), ToString::to_string);
     new.comment = comment.clone().unwrap_or_else(|| found.comment.clone());
     let mut edits = Vec::new();
-    let new_home: camino::Utf8PathBuf = new.home.clone().into();
+    let new_home: Utf8PathBuf = new.home.clone().into();
     if *create_home && new_home.is_absolute() && matches!(context.world().look(&new_home)?, Node::Absent) {
         changes.push(change("home directory", NONE, Some(new_home.as_str())));
         edits
