@@ -72,6 +72,15 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_has_the_same_table() {
+        let documented = include_str!("../../../docs/faults.md");
+        for (_, code, name, meaning) in TABLE {
+            let row = format!("| {code} | `{name}` | {meaning} |");
+            assert!(documented.contains(&row), "docs/faults.md lacks `{row}`");
+        }
+    }
+
+    #[test]
     fn help_lists_every_code() {
         assert_eq!(help().lines().count(), TABLE.len() + 3);
     }

@@ -28,6 +28,8 @@ pub(super) fn run(args: &BakeArgs, context: &mut Context) -> Result {
     let images = chosen(args, context, &workspace)?;
     let inputs = context.inputs(&place, &args.settings)?;
     let planned = plans(context, &workspace, &inputs, images)?;
+    let secrets = place.secrets(&context.startup);
+    context.ui.hide(secrets.redactor(planned.iter().map(|image| &*image.plan))?);
     let wants = wants(args);
     if !all_known(&place.registry()?, &planned)? {
         machines::preflight(context, &substrates(wants.substrate))?;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use olbake_core::{Digest, ImageRef};
-use serde::Serialize;
+use olbake_engine::registry::{Records, Version};
+use olbake_lang::{Inputs, Workspace};
+use serde::{Serialize, Serializer};
 
 use super::Context;
 use crate::args::Settings;
@@ -45,54 +47,77 @@ impl State {
 struct Image {
     image: ImageRef,
     state: State,
-    version: Option<serde_json::Value>,
+    #[serde(serialize_with = "with_digest")]
+    version: Option<Version>,
 }
 
 pub(super) fn run(context: &mut Context) -> Result {
     let place = context.place()?;
     let workspace = context.workspace(&place)?;
-    let registry = place.registry()?;
     let inputs = context.inputs(&place, &Settings::default())?;
+    let registry = place.registry()?;
     let records = registry.records();
-    let mut keys: BTreeMap<ImageRef, Option<Digest>> = BTreeMap::new();
-    for image in workspace.images() {
-        let key = workspace.plan(&image, &inputs).ok().map(|planned| planned.plan.key);
-        keys.insert(image, key);
-    }
+    let keys = keys(&workspace, &inputs);
     let mut names: Vec<ImageRef> = keys.keys().cloned().chain(records.images()?).collect();
     names.sort_unstable();
     names.dedup();
-    let mut table = Table::new(["IMAGE", "VERSION", "BAKED", "SIZE", "CHECKS", "STATE"]);
     let mut images = Vec::new();
     for image in names {
-        let known = match keys.get(&image) {
-            Some(Some(key)) => records.by_key(key)?,
-            _ => None,
-        };
-        let up_to_date = known.is_some();
-        let version = match known {
-            Some(version) => Some(version),
-            None => records.head(&image)?,
-        };
-        let state = match (keys.get(&image), &version) {
-            (None, _) => State::NoRecipe,
-            (Some(None), _) => State::Unplanned,
-            (Some(Some(_)), None) => State::NotBaked,
-            (Some(Some(_)), Some(_)) if up_to_date => State::UpToDate,
-            (Some(Some(_)), Some(_)) => State::Changed,
-        };
-        let nothing = || ["-".to_owned(), "-".to_owned(), "-".to_owned(), "-".to_owned()];
+        images.push(look_up(records, image, &keys)?);
+    }
+    tell(context, &images);
+    Ok(())
+}
+
+/// The key of each image of the workspace; none where it cannot be planned.
+type Keys = BTreeMap<ImageRef, Option<Digest>>;
+
+fn keys(workspace: &Workspace, inputs: &Inputs) -> Keys {
+    let planned = workspace.plan_all(&workspace.images(), inputs);
+    planned
+        .into_iter()
+        .map(|(image, planned)| (image, planned.ok().map(|planned| planned.plan.key)))
+        .collect()
+}
+
+/// The version that a bake of now would give, or else the last one.
+fn look_up(records: &Records, image: ImageRef, keys: &Keys) -> Result<Image> {
+    let current = match keys.get(&image) {
+        Some(Some(key)) => records.by_key(key)?,
+        _ => None,
+    };
+    let last = if current.is_none() { records.head(&image)? } else { None };
+    let state = match (keys.get(&image), &current, &last) {
+        (None, ..) => State::NoRecipe,
+        (Some(None), ..) => State::Unplanned,
+        (Some(Some(_)), Some(_), _) => State::UpToDate,
+        (Some(Some(_)), None, Some(_)) => State::Changed,
+        (Some(Some(_)), None, None) => State::NotBaked,
+    };
+    Ok(Image { image, state, version: current.or(last) })
+}
+
+fn tell(context: &Context, images: &[Image]) {
+    let Context { ui, startup, .. } = context;
+    if ui.json {
+        return ui.document(&images);
+    }
+    let mut table = Table::new(["IMAGE", "VERSION", "BAKED", "SIZE", "CHECKS", "STATE"]);
+    for Image { image, state, version } in images {
+        let nothing = || ["-", "-", "-", "-"].map(str::to_owned);
         let [digest, baked, size, passed] = version.as_ref().map_or_else(nothing, |version| {
-            let baked = created(&version.created, context.startup.now);
+            let baked = created(&version.created, startup.now);
             [version.digest.short(), baked, human::size(version.data), checks(&version.checks)]
         });
         table.row([image.to_string(), digest, baked, size, passed, state.text().to_owned()]);
-        images.push(Image { image, state, version: version.map(|version| version.to_value()) });
     }
-    if context.ui.json {
-        context.ui.document(&images);
-    } else {
-        context.ui.print(&table.render(context.ui.out));
-    }
-    Ok(())
+    ui.print(&table.render(ui.out));
+}
+
+/// A version with its digest, which its record does not hold.
+fn with_digest<S: Serializer>(
+    version: &Option<Version>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    version.as_ref().map(Version::to_value).serialize(serializer)
 }

@@ -13,10 +13,13 @@ pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod why;
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, Write};
+use std::sync::OnceLock;
 
 use camino::Utf8Path;
 use olbake_core::diagnostic::{Diagnostic, Diagnostics};
+use olbake_core::redact::Redactor;
 use olbake_engine::event::{EVENT_SCHEMA, Event};
 use serde::Serialize;
 
@@ -68,6 +71,11 @@ impl Ui {
     /// Reads the recipes that are shown below this directory.
     pub(crate) fn set_root(&mut self, root: &Utf8Path) {
         self.drawing.root = Some(root.to_owned());
+    }
+
+    /// Masks these secrets in all that is said from now on. The first call of a process counts.
+    pub(crate) fn hide(&self, secrets: Redactor) {
+        SECRETS.get_or_init(|| secrets);
     }
 
     /// Begins to show events.
@@ -152,10 +160,19 @@ impl Ui {
     }
 }
 
+/// What is masked in all that leaves this process, as soon as secrets were read. It belongs to the process as its
+/// streams do.
+static SECRETS: OnceLock<Redactor> = OnceLock::new();
+
+/// A text without the secrets of this command.
+fn masked(text: &str) -> Cow<'_, str> {
+    SECRETS.get().map_or(Cow::Borrowed(text), |redactor| redactor.mask(text))
+}
+
 /// Writes to standard output. Who closed it has read enough.
 fn write_stdout(text: &str) {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(masked(text).as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
         Err(error) => write_stderr(&format!("error: cannot write to standard output: {error}"), true),
@@ -170,5 +187,8 @@ fn write_json<T: Serialize>(value: &T) {
 /// Writes to standard error. Where that cannot be, nobody can be told.
 fn write_stderr(text: &str, line: bool) {
     let mut out = std::io::stderr().lock();
-    drop(out.write_all(text.as_bytes()).and_then(|()| if line { out.write_all(b"\n") } else { Ok(()) }));
+    drop(
+        out.write_all(masked(text).as_bytes())
+            .and_then(|()| if line { out.write_all(b"\n") } else { Ok(()) }),
+    );
 }

@@ -60,7 +60,7 @@ impl Bars {
     fn say(&self, line: &str) {
         // Where the terminal is gone, there is nobody to tell.
         if self.shown && !self.away {
-            drop(self.screen.println(line));
+            drop(self.screen.println(super::masked(line)));
         } else {
             super::write_stderr(line, true);
         }
@@ -128,13 +128,14 @@ impl Bars {
 
     fn step_message(&self, image: &ImageRef, message: &str) {
         if let Some(step) = self.images.get(image).and_then(|bars| bars.step.as_ref()) {
-            step.bar.set_message(clean(message).lines().last().unwrap_or_default().to_owned());
+            let line = clean(message).lines().last().unwrap_or_default().to_owned();
+            step.bar.set_message(super::masked(&line).into_owned());
         }
     }
 
     fn operation_started(&mut self, image: &ImageRef, id: &OperationId, title: &str) {
         if let Some(step) = self.images.get_mut(image).and_then(|bars| bars.step.as_mut()) {
-            step.running.push((id.clone(), clean(title).into_owned()));
+            step.running.push((id.clone(), super::masked(&clean(title)).into_owned()));
             step.tell();
         }
     }
