@@ -1,7 +1,7 @@
 //! What recipes call: functions with a written signature, whose arguments are checked in one place.
 //!
 //! A signature is a text such as `path src? * owner? mode?`: names in order, `?` where one may be left out, `*` before
-//! those that must be named, `**` at the end where further names are taken. Operations take `when`, `after`, `when_changed` and `override`
+//! those that must be named, `**` where further names are taken, `...` where further values are. Operations take `when`, `after`, `when_changed` and `override`
 //! besides.
 
 #![allow(unsafe_code, reason = "the derives of values for the interpreter write it; none is written by hand")]
@@ -92,17 +92,24 @@ struct Signature {
     required: Vec<bool>,
     positional: usize,
     open: bool,
+    variadic: bool,
 }
 
 impl Signature {
     fn parse(text: &'static str, operation: bool) -> Self {
-        let mut signature =
-            Self { names: Vec::new(), required: Vec::new(), positional: usize::MAX, open: false };
+        let mut signature = Self {
+            names: Vec::new(),
+            required: Vec::new(),
+            positional: usize::MAX,
+            open: false,
+            variadic: false,
+        };
         let common = if operation { COMMON } else { "" };
         for word in text.split_whitespace().chain(common.split_whitespace()) {
             match word {
                 "*" => signature.positional = signature.positional.min(signature.names.len()),
                 "**" => signature.open = true,
+                "..." => signature.variadic = true,
                 _ => {
                     signature.names.push(word.trim_end_matches('?'));
                     signature.required.push(!word.ends_with('?'));
@@ -170,17 +177,22 @@ impl Builtin {
         session: &'c Session,
         at: Option<Span>,
     ) -> Result<Call<'v, 'c>, Diagnostic> {
-        let Signature { names, required, positional, open } = &self.signature;
+        let Signature { names, required, positional, open, variadic } = &self.signature;
         let mut call = Call {
             name: self.name,
             names,
             values: vec![None; names.len()],
             further: Vec::new(),
+            rest: Vec::new(),
             session,
             at,
         };
         let positions = args.positions(heap).map_err(fault::diagnose)?;
         for (index, value) in positions.enumerate() {
+            if *variadic && index >= names.len() {
+                call.rest.push(value);
+                continue;
+            }
             if index >= (*positional).min(names.len()) {
                 let most = (*positional).min(names.len());
                 let text = format!("`{}` takes {most} arguments without a name at most", self.name);
@@ -218,6 +230,8 @@ pub(crate) struct Call<'v, 'c> {
     values: Vec<Option<Value<'v>>>,
     /// Arguments beyond the signature, where it is open.
     pub(crate) further: Vec<(String, Value<'v>)>,
+    /// Values beyond the signature, where it takes them.
+    pub(crate) rest: Vec<Value<'v>>,
     /// What the recipe runs in.
     pub(crate) session: &'c Session,
     /// The place of the call.

@@ -41,6 +41,7 @@ const TABLE: &[Row] = &[
     declaration("field", "type default? * doc?", setting),
     declaration("settings", "name fields? * validate?", settings),
     declaration("record", "**", record),
+    declaration("enum", "...", words),
     declaration(
         "component",
         "name * settings? install? configure? units? upgrade? maintenance? verify? booted? doc?",
@@ -57,7 +58,6 @@ pub(crate) fn register(builder: &mut GlobalsBuilder) {
     for row in TABLE {
         builder.set(row.0, Builtin::from(*row));
     }
-    builder.set("enum", Builtin::from(declaration("enum", "a? b? c? d? e? f? g? h? i? j? k? l?", words)));
 }
 
 /// What a file declared.
@@ -370,13 +370,9 @@ fn record<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'v>
 }
 
 fn words<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'v> {
-    let mut words = Vec::new();
-    for name in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"] {
-        for word in call.elements(name) {
-            let word = word.unpack_str().ok_or_else(|| problem("argument", "`enum` takes texts"))?;
-            words.push(word.to_owned());
-        }
-    }
+    let word = |value: &Value<'v>| value.unpack_str().map(str::to_owned);
+    let words: Option<Vec<String>> = call.rest.iter().map(word).collect();
+    let words = words.ok_or_else(|| problem("argument", "`enum` takes texts"))?;
     if words.is_empty() {
         return Err(problem("argument", "`enum` takes the words to choose from"));
     }

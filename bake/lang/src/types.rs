@@ -121,7 +121,7 @@ impl<'v> StarlarkValue<'v> for TypeExpr {
 
 /// The interpreter's own functions of these names. The globals keep their heap alive for as long as the program.
 static ORIGINALS: LazyLock<(Globals, Vec<(String, FrozenValue)>)> = LazyLock::new(|| {
-    let globals = GlobalsBuilder::extended_by(&[LibraryExtension::SetType]).build();
+    let globals = GlobalsBuilder::extended_by(&[LibraryExtension::SetType, LibraryExtension::Map]).build();
     let functions = globals.iter().map(|(name, value)| (name.to_owned(), value)).collect();
     (globals, functions)
 });

@@ -1,0 +1,104 @@
+//! Settings of every type, as recipes see them.
+
+mod common;
+
+use common::{inputs, one, plan, problems};
+use insta::assert_snapshot;
+
+const EVERY_TYPE: &str = r##"
+Plugin = record(repository = str, version = field(str | None, None), ports = list[port])
+
+S = settings(name = "c", fields = {
+    "text": setting(str, default = "a", len = (1, 3), regex = "[a-z]+", doc = "d"),
+    "whole": setting(int, default = 1, one_of = [1, 2, 3], doc = "d"),
+    "truth": setting(bool, default = False, doc = "d"),
+    "number": setting(float, default = 0.5, ge = 0, doc = "d"),
+    "place": setting(path, default = "/srv", doc = "d"),
+    "link": setting(url, default = "https://example.org/", doc = "d"),
+    "time": setting(duration, default = "1m30s", doc = "d"),
+    "size": setting(bytesize, default = "1KiB", doc = "d"),
+    "release": setting(version, default = "2.6.2-5", doc = "d"),
+    "host": setting(hostname, default = "a.example.org", doc = "d"),
+    "address": setting(ip, default = "::1", doc = "d"),
+    "network": setting(cidr, default = "10.0.0.0/8", doc = "d"),
+    "listen": setting(port, default = 80, doc = "d"),
+    "bits": setting(mode, default = "0640", doc = "d"),
+    "level": setting(enum("low", "high"), default = "low", doc = "d"),
+    "names": setting(list[str], default = [], check = hostname, doc = "d"),
+    "tags": setting(set[str], default = ["b", "a", "b"], doc = "d"),
+    "labels": setting(map[str, list[int]], default = {"b": [2], "a": [1]}, doc = "d"),
+    "limits": setting(dict[str, int] | None, default = None, doc = "d"),
+    "plugins": setting(list[Plugin], default = [{"repository": "x", "ports": [1]}], doc = "d"),
+    "either": setting(int | enum("auto") | None, default = "auto", doc = "d"),
+    "later": setting(deferred, default = "{{ vault }}", doc = "d"),
+    "even": setting(int, default = 2, check = lambda v: v % 2 == 0 or "must be even", doc = "d"),
+    "total": setting(int, computed = lambda s: s.whole + s.even, doc = "d"),
+    "double": setting(int, computed = lambda s: s.total * 2, doc = "d"),
+})
+
+def install(s, m):
+    seen = [s.text, s.whole, s.truth, s.number, s.place, s.link, s.time, s.size, s.release, s.host, s.address, s.network]
+    seen += [s.listen, s.bits, s.level, s.names, s.tags, s.labels, s.limits, s.plugins[0].ports, s.plugins[0].version]
+    seen += [s.either, s.later, s.even, s.total, s.double]
+    files.content("/etc/seen", "\n".join([repr(x) for x in seen]))
+    kept = [str(5), int("5"), bool(1), float(2), list((1, 2)), dict(a = 1), sorted(set([2, 1])), map(lambda x: x + 1, [1])]
+    files.content("/etc/kept", "\n".join([str(x) for x in kept]))
+    path, version, mode = "own", "names", "win"
+    files.content("/etc/names", f"{path} {version} {mode}")
+
+component(name = "c", settings = S, install = install)
+"##;
+
+fn texts(arguments: &str) -> String {
+    let made = one(EVERY_TYPE, arguments);
+    let planned = plan(&made, &inputs());
+    let contents = planned.plan.layers[0].operations.iter().flat_map(|operation| operation.action.contents());
+    let texts: Vec<String> = contents
+        .map(|content| String::from_utf8_lossy(&planned.inline[&content.digest]).into_owned())
+        .collect();
+    texts.join("\n----\n")
+}
+
+#[test]
+fn defaults_of_every_type() {
+    assert_snapshot!(texts(""));
+}
+
+#[test]
+fn values_from_the_environment() {
+    let made = one(EVERY_TYPE, "");
+    let mut inputs = inputs();
+    let variables = [
+        ("C_WHOLE", "3"),
+        ("C_TRUTH", "yes"),
+        ("C_NUMBER", "1.5"),
+        ("C_TIME", "2h"),
+        ("C_SIZE", "4 MiB"),
+        ("C_LISTEN", "443"),
+        ("C_BITS", "0o600"),
+        ("C_NAMES", "a.example, b.example"),
+        ("C_TAGS", "z,y,z"),
+        ("C_LABELS__C", "[3, 4]"),
+        ("C_LIMITS", "{\"a\": 1}"),
+        ("C_EITHER", "7"),
+        ("C_EVEN", "4"),
+    ];
+    inputs.environment =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let planned = plan(&made, &inputs);
+    let lines =
+        planned.plan.layers[0].settings.iter().map(|(name, setting)| format!("{name} = {}", setting.value));
+    assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn every_rule_speaks() {
+    let arguments = ", text = \"A1bcd\", whole = 4, number = -1, place = \"srv\", link = \"example\", time = \"soon\", \
+                     size = \"big\", release = \"v\", host = \"a b\", address = \"1.2.3\", network = \"10.0.0.0\", listen = 0, \
+                     bits = \"999\", level = \"hgih\", names = [\"ok.example\", \"-\"], tags = [1], labels = {\"a\": 1}, \
+                     plugins = [{\"repo\": \"x\"}], either = \"no\", total = 5";
+    assert_snapshot!(problems(&one(EVERY_TYPE, &arguments.replace(", ", ",\n    ")), &inputs()));
+    let mut text = problems(&one(EVERY_TYPE, ", even = 3"), &inputs());
+    text.push_str(&problems(&one(EVERY_TYPE, ", truth = \"yes\", whole = 1.5, text = None"), &inputs()));
+    assert_snapshot!(text);
+}
