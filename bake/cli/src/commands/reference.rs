@@ -13,7 +13,7 @@ use crate::errors::{CliError, Result};
 use crate::exit_codes::Kind;
 use crate::ui::human::plural;
 
-/// The line before the table.
+/// The line before the table that `--write` brings up to date.
 const BEGIN: &str = "<!-- settings: written by `olbake reference --write` -->";
 /// The line after it.
 const END: &str = "<!-- end of settings -->";
