@@ -1,4 +1,5 @@
-//! Prints how fast the block store is on a disk: `store_speed DISK SCRATCH [RUNS]`.
+//! Says how fast the block store is on a disk, as JSON: `store_speed DISK SCRATCH [RUNS]`. `cargo xtask bench
+//! store` runs it.
 
 use olbake_engine::store::measure::measure;
 
@@ -10,11 +11,9 @@ fn main() {
     };
     let runs = rest.first().and_then(|runs| runs.parse().ok()).unwrap_or(3);
     match measure(disk.as_str().into(), scratch.as_str().into(), runs) {
-        Ok(measured) => println!(
-            "{measured:#?}\nstore.write.ratio {:.2}\nstore.read.ratio {:.2}",
-            measured.write_ratio(),
-            measured.read_ratio()
-        ),
+        Ok(measured) => {
+            println!("{}", serde_json::to_string(&measured).expect("numbers are expressible in JSON"))
+        }
         Err(error) => {
             eprintln!("error: {error}");
             std::process::exit(1);

@@ -1,4 +1,5 @@
-//! Plans many images: `cargo run --release -p olbake-lang --example plan_many -- 1000 20`.
+//! Plans many images and says how long it took, as JSON:
+//! `cargo run --release -p olbake-lang --example plan_many -- 1000 20`. `cargo xtask bench plan` runs it.
 
 use std::error::Error;
 use std::time::Instant;
@@ -32,12 +33,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (image, problems) in
         planned.iter().filter_map(|(image, planned)| Some((image, planned.as_ref().err()?)))
     {
-        println!("{image}: {problems}");
+        return Err(format!("{image}: {problems}").into());
     }
     println!(
-        "{} images, {operations} operations: {seconds:.3} s, of which {:.3} s to read them",
-        all.len(),
-        listed.as_secs_f64()
+        "{}",
+        serde_json::json!({
+            "images": all.len(),
+            "operations": operations,
+            "seconds": seconds,
+            "listing_seconds": listed.as_secs_f64(),
+        })
     );
     Ok(())
 }

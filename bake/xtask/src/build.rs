@@ -57,6 +57,12 @@ pub(crate) fn agent() -> Result<Utf8PathBuf> {
     Ok(agent)
 }
 
+/// Builds an example of a crate, optimised, and gives its path.
+pub(crate) fn example(package: &str, name: &str) -> Result<Utf8PathBuf> {
+    cargo(&["build", "--quiet", "--release", "--package", package, "--example", name], &[])?;
+    Ok(target_directory()?.join("release/examples").join(name))
+}
+
 /// Builds both for use.
 pub(crate) fn release() -> Result<Built> {
     let agent = agent()?;

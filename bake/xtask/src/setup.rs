@@ -23,8 +23,7 @@ const TOOLS: [(&str, &str); 14] = [
 ];
 
 /// Files that are no programs.
-const FILES: [(&str, &str); 1] =
-    [("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf")];
+const FILES: [(&str, &str); 1] = [("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf")];
 
 /// Installs what is missing.
 pub(crate) fn run() -> Result<()> {
@@ -33,7 +32,10 @@ pub(crate) fn run() -> Result<()> {
         return Ok(());
     }
     if !is_root()? {
-        bail!("these packages are missing, and only root can install them: apt-get install {}", missing.join(" "));
+        bail!(
+            "these packages are missing, and only root can install them: apt-get install {}",
+            missing.join(" ")
+        );
     }
     eprintln!("installing {}", missing.join(" "));
     apt(&["update", "-qq"])?;
@@ -44,8 +46,9 @@ pub(crate) fn run() -> Result<()> {
 
 fn missing() -> Vec<&'static str> {
     let directories = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let found =
-        |program: &str| directories.split(':').any(|directory| std::path::Path::new(directory).join(program).exists());
+    let found = |program: &str| {
+        directories.split(':').any(|directory| std::path::Path::new(directory).join(program).exists())
+    };
     let tools = TOOLS.iter().filter(|(program, _)| !found(program));
     let files = FILES.iter().filter(|(file, _)| !std::path::Path::new(file).exists());
     let mut packages: Vec<&str> = tools.chain(files).map(|(_, package)| *package).collect();

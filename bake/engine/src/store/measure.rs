@@ -14,7 +14,7 @@ use super::blocks::{BlockStore, LEVEL};
 use super::file::FileStore;
 
 /// Seconds, medians of the runs.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Measured {
     /// Bytes of the disk's data.
     pub bytes: u64,
@@ -30,18 +30,6 @@ pub struct Measured {
     pub store_rewrite: f64,
     /// Bytes the store added.
     pub stored_bytes: u64,
-}
-
-impl Measured {
-    /// The store's speed to that of `zstd` when writing: more is better.
-    pub fn write_ratio(&self) -> f64 {
-        self.zstd_write / self.store_write
-    }
-
-    /// The same when reading.
-    pub fn read_ratio(&self) -> f64 {
-        self.zstd_read / self.store_read
-    }
 }
 
 /// Measures on a disk. `scratch` is an empty directory; it holds nothing afterwards that was not there before.

@@ -10,8 +10,13 @@ use super::workspace::Workspace;
 use super::{Figure, Target, median, process};
 use crate::build::Built;
 
-pub(super) const FIGURES: [&str; 5] =
-    ["bake.cold.ratio", "bake.peak.megabytes", "bake.noop.seconds", "bake.noop.megabytes", "bake.change.seconds"];
+pub(super) const FIGURES: [&str; 5] = [
+    "bake.cold.ratio",
+    "bake.peak.megabytes",
+    "bake.noop.seconds",
+    "bake.noop.megabytes",
+    "bake.change.seconds",
+];
 
 /// How often short bakes are repeated.
 const REPEATS: usize = 5;
@@ -38,7 +43,8 @@ pub(super) fn measure(built: &Built) -> Result<Vec<Figure>> {
         change.push(taken.seconds);
     }
 
-    let floor_text = format!("mmdebstrap with the same {} packages + mke2fs -d: {floor:.1} s", packages.len());
+    let floor_text =
+        format!("mmdebstrap with the same {} packages + mke2fs -d: {floor:.1} s", packages.len());
     Ok(vec![
         Figure {
             name: "bake.cold.ratio",
@@ -81,13 +87,15 @@ pub(super) fn measure(built: &Built) -> Result<Vec<Figure>> {
 /// The packages of the baked image, from its own dpkg.
 fn installed(built: &Built, workspace: &Workspace) -> Result<Vec<String>> {
     let archive = workspace.path().join("web.tar.zst");
-    process::run(&mut workspace.olbake(
-        built,
-        &["export", "web", "--format", "tar.zst", "--output", archive.as_str()],
-    ))?;
-    let status = process::run(
-        Command::new("tar").args(["--zstd", "-xOf", archive.as_str(), "./var/lib/dpkg/status"]),
+    process::run(
+        &mut workspace.olbake(built, &["export", "web", "--format", "tar.zst", "--output", archive.as_str()]),
     )?;
+    let status = process::run(Command::new("tar").args([
+        "--zstd",
+        "-xOf",
+        archive.as_str(),
+        "./var/lib/dpkg/status",
+    ]))?;
     std::fs::remove_file(&archive)?;
     let mut packages = Vec::new();
     for paragraph in status.stdout.split("\n\n") {
@@ -105,12 +113,22 @@ fn floor(workspace: &Workspace, packages: &[String]) -> Result<f64> {
     let root = workspace.path().join("floor");
     let disk = workspace.path().join("floor.ext4");
     let include = format!("--include={}", packages.join(","));
-    let made = process::run(
-        Command::new("mmdebstrap").args(["--quiet", "--variant=essential", &include, "bookworm", root.as_str()]),
-    )?;
-    let populated = process::run(
-        Command::new("mke2fs").args(["-q", "-t", "ext4", "-d", root.as_str(), disk.as_str(), "4G"]),
-    )?;
+    let made = process::run(Command::new("mmdebstrap").args([
+        "--quiet",
+        "--variant=essential",
+        &include,
+        "bookworm",
+        root.as_str(),
+    ]))?;
+    let populated = process::run(Command::new("mke2fs").args([
+        "-q",
+        "-t",
+        "ext4",
+        "-d",
+        root.as_str(),
+        disk.as_str(),
+        "4G",
+    ]))?;
     std::fs::remove_dir_all(&root)?;
     std::fs::remove_file(&disk)?;
     Ok(made.seconds + populated.seconds)

@@ -60,7 +60,10 @@ const GROUPS: [Group; 4] = [
 pub(crate) fn run(wanted: &[String], json: bool) -> Result<()> {
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|prefix| name.starts_with(prefix));
     if let Some(unknown) = wanted.iter().find(|prefix| !all_names().any(|name| name.starts_with(*prefix))) {
-        anyhow::bail!("no figure is named `{unknown}`; there are {}", all_names().collect::<Vec<_>>().join(", "));
+        anyhow::bail!(
+            "no figure is named `{unknown}`; there are {}",
+            all_names().collect::<Vec<_>>().join(", ")
+        );
     }
     setup::run()?;
     let built = build::release()?;

@@ -31,7 +31,11 @@ impl Workspace {
     /// An `olbake` command in it.
     pub(super) fn olbake(&self, built: &Built, arguments: &[&str]) -> Command {
         let mut command = Command::new(&built.olbake);
-        command.args(arguments).current_dir(&self.path).env_remove("OLBAKE_REGISTRY").env_remove("OLBAKE_CACHE");
+        command
+            .args(arguments)
+            .current_dir(&self.path)
+            .env_remove("OLBAKE_REGISTRY")
+            .env_remove("OLBAKE_CACHE");
         command
     }
 }
