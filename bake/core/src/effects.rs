@@ -50,8 +50,12 @@ pub enum Resource {
 pub type Claim = (Resource, Access);
 
 /// Directories whose files systemd reads as units.
-pub const UNIT_DIRECTORIES: [&str; 4] =
-    ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system", "/usr/local/lib/systemd/system"];
+pub const UNIT_DIRECTORIES: [&str; 4] = [
+    "/etc/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+    "/usr/local/lib/systemd/system",
+];
 
 /// Whether a path lies where systemd reads units from, so that a change asks for a daemon-reload.
 pub fn is_unit_path(path: &Utf8Path) -> bool {
@@ -232,7 +236,9 @@ impl Table {
                 // What was made or removed above decides what this path is; what is at the path decides too.
                 for ancestor in path.ancestors().skip(1) {
                     let writers = self.paths.get(ancestor).into_iter().flatten();
-                    waits.extend(writers.filter(|(_, other)| *other == Access::Write).map(|(index, _)| *index));
+                    waits.extend(
+                        writers.filter(|(_, other)| *other == Access::Write).map(|(index, _)| *index),
+                    );
                 }
                 let here = self.paths.entry(path.clone()).or_default();
                 waits.extend(conflicting(here, access));
@@ -337,7 +343,13 @@ mod tests {
     #[test]
     fn files_wait_for_their_directory_and_owner_only() {
         check(
-            vec![directory("/srv/a"), directory("/srv/b"), group("g"), put("/srv/a/x", Some("g")), put("/srv/b/x", None)],
+            vec![
+                directory("/srv/a"),
+                directory("/srv/b"),
+                group("g"),
+                put("/srv/a/x", Some("g")),
+                put("/srv/b/x", None),
+            ],
             &[&[], &[], &[], &[0, 2], &[1]],
         );
     }

@@ -23,8 +23,7 @@ const RULE: &str = "names start with a lower-case letter and go on with lower-ca
 fn check(kind: &'static str, text: &str) -> Result<(), NameError> {
     let mut characters = text.chars();
     let starts = characters.next().is_some_and(|first| first.is_ascii_lowercase());
-    let goes_on =
-        characters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-');
+    let goes_on = characters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-');
     if starts && goes_on && text.len() <= 64 {
         Ok(())
     } else {

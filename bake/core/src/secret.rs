@@ -84,10 +84,7 @@ mod tests {
     fn a_marker_is_found_again() {
         let id = SecretId("caddy.acme".into());
         let text = format!("token={}\n", id.marker());
-        assert_eq!(
-            pieces(&text),
-            [Piece::Text("token="), Piece::Secret(id.clone()), Piece::Text("\n")]
-        );
+        assert_eq!(pieces(&text), [Piece::Text("token="), Piece::Secret(id.clone()), Piece::Text("\n")]);
         assert_eq!(references(&text), [id]);
         assert_eq!(references("none"), []);
     }

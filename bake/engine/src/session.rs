@@ -9,7 +9,9 @@ use std::io;
 use async_trait::async_trait;
 use olbake_core::Digest;
 use olbake_core::operation::Operation;
-use olbake_core::protocol::{self, Frame, FrameError, FromAgent, Hello, Mode, PROTOCOL, Start, Summary, ToAgent};
+use olbake_core::protocol::{
+    self, Frame, FrameError, FromAgent, Hello, Mode, PROTOCOL, Start, Summary, ToAgent,
+};
 use olbake_core::report::OperationReport;
 use olbake_core::secret::SecretId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

@@ -79,7 +79,8 @@ fn only_what_changed_runs() {
     let Some(world) = World::new(&tiny()) else { return };
     // The cache outlives the workspace; the text makes this run's layers its own.
     let unique = format!("note.text=first {}", std::process::id());
-    let first = world.bake(&["tiny", "--set", &format!("first.words=w{}", std::process::id()), "--set", &unique]);
+    let first =
+        world.bake(&["tiny", "--set", &format!("first.words=w{}", std::process::id()), "--set", &unique]);
     assert_eq!(outcomes(&first), expect(&[("first", "run"), ("note", "run")]));
     assert!(first["checks"].as_array().unwrap().iter().all(|check| check["outcome"] == "ok"), "{first}");
     assert!(first["checks"].as_array().unwrap().len() >= 4);
@@ -170,5 +171,7 @@ fn a_version_leaves_as_a_file_and_is_the_same_again_from_the_store() {
         .current_dir(&world.dir)
         .output()
         .unwrap();
-    assert!(String::from_utf8_lossy(&listing.stdout).lines().any(|line| line.ends_with("etc/note/note.conf")));
+    assert!(
+        String::from_utf8_lossy(&listing.stdout).lines().any(|line| line.ends_with("etc/note/note.conf"))
+    );
 }

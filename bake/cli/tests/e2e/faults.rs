@@ -87,9 +87,18 @@ fn a_download_with_another_checksum_is_refused() {
 fn archives_do_not_escape() {
     let Some(world) = World::new(&[]) else { return };
     let evil = [
-        ("dots", "import tarfile,io\nt=tarfile.open('evil.tar','w')\ni=tarfile.TarInfo('../../etc/evil')\ni.size=1\nt.addfile(i,io.BytesIO(b'x'))\nt.close()"),
-        ("absolute", "import tarfile,io\nt=tarfile.open('evil.tar','w')\ni=tarfile.TarInfo('/etc/evil')\ni.size=1\nt.addfile(i,io.BytesIO(b'x'))\nt.close()"),
-        ("link", "import tarfile,io\nt=tarfile.open('evil.tar','w')\ni=tarfile.TarInfo('out')\ni.type=tarfile.SYMTYPE\ni.linkname='/etc'\nt.addfile(i)\nj=tarfile.TarInfo('out/evil')\nj.size=1\nt.addfile(j,io.BytesIO(b'x'))\nt.close()"),
+        (
+            "dots",
+            "import tarfile,io\nt=tarfile.open('evil.tar','w')\ni=tarfile.TarInfo('../../etc/evil')\ni.size=1\nt.addfile(i,io.BytesIO(b'x'))\nt.close()",
+        ),
+        (
+            "absolute",
+            "import tarfile,io\nt=tarfile.open('evil.tar','w')\ni=tarfile.TarInfo('/etc/evil')\ni.size=1\nt.addfile(i,io.BytesIO(b'x'))\nt.close()",
+        ),
+        (
+            "link",
+            "import tarfile,io\nt=tarfile.open('evil.tar','w')\ni=tarfile.TarInfo('out')\ni.type=tarfile.SYMTYPE\ni.linkname='/etc'\nt.addfile(i)\nj=tarfile.TarInfo('out/evil')\nj.size=1\nt.addfile(j,io.BytesIO(b'x'))\nt.close()",
+        ),
     ];
     for (kind, program) in evil {
         let made = Command::new("python3")
@@ -191,8 +200,9 @@ fn a_full_disk_is_said_and_the_next_bake_succeeds() {
     // The registry lies on a file system with hardly any room.
     let small = world.dir.join("small");
     std::fs::create_dir(&small).unwrap();
-    let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=20m", "tmpfs", small.to_str().unwrap()]).status();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=20m", "tmpfs", small.to_str().unwrap()])
+        .status();
     assert!(mounted.unwrap().success());
     let mut command = world.command(&["bake", "one"]);
     let ended: Ended =

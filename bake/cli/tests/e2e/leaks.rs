@@ -40,7 +40,9 @@ component(name = "leaky", settings = Leaky, configure = configure, verify = veri
 #[test]
 fn a_secret_in_a_file_is_found() {
     leaks(
-        &with_secret("    files.content(\"/etc/leaky.conf\", \"token = \" + s.token + \"\\n\", mode = 0o600)"),
+        &with_secret(
+            "    files.content(\"/etc/leaky.conf\", \"token = \" + s.token + \"\\n\", mode = 0o600)",
+        ),
         TOKEN,
         &["/etc/leaky.conf", "leaky.token"],
     );
@@ -60,7 +62,8 @@ fn a_secret_in_base64_is_found() {
 #[test]
 fn a_secret_used_and_not_kept_is_no_leak() {
     let Some(world) = World::new(&[("images/leaky/image.star", IMAGE)]) else { return };
-    let body = "    run.command([\"sh\", \"-c\", \"test -n \\\"$T\\\" && echo used $T\"], env = {\"T\": s.token})";
+    let body =
+        "    run.command([\"sh\", \"-c\", \"test -n \\\"$T\\\" && echo used $T\"], env = {\"T\": s.token})";
     world.write("components/leaky/component.star", &with_secret(body));
     let mut command = world.command(&["bake", "leaky", "--json"]);
     let ended: super::support::Ended = command.env("LEAKY_TOKEN", TOKEN).output().unwrap().into();

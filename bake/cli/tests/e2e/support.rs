@@ -169,11 +169,16 @@ pub struct Traces {
 impl Traces {
     /// What is there now and has to do with olbake.
     pub fn now() -> Self {
-        let lines = |text: String, word: &str| text.lines().filter(|line| line.contains(word)).map(str::to_owned).collect();
+        let lines = |text: String, word: &str| {
+            text.lines().filter(|line| line.contains(word)).map(str::to_owned).collect()
+        };
         Self {
             mounts: lines(std::fs::read_to_string("/proc/self/mounts").unwrap(), "olbake"),
             loops: loops(),
-            namespaces: names(Path::new("/run/netns")).into_iter().filter(|name| name.contains("olbake")).collect(),
+            namespaces: names(Path::new("/run/netns"))
+                .into_iter()
+                .filter(|name| name.contains("olbake"))
+                .collect(),
             processes: processes(),
         }
     }

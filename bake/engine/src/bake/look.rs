@@ -18,7 +18,11 @@ use super::work::WorkDir;
 use super::{Bake, BakeError, OnFailure};
 
 /// The disk of a version: from the cache, or brought back from the store.
-pub async fn version_disk(registry: &Registry, cache: &Cache, version: &Version) -> Result<Snapshot, BakeError> {
+pub async fn version_disk(
+    registry: &Registry,
+    cache: &Cache,
+    version: &Version,
+) -> Result<Snapshot, BakeError> {
     if let Some(disk) = cache.disk(&version.sealed_key)? {
         return Ok(Snapshot { disk });
     }
