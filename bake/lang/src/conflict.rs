@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use olbake_core::diagnostic::Diagnostic;
 use olbake_core::operation::{Action, Operation, Ownership};
 use olbake_core::plan::Plan;
@@ -12,31 +12,31 @@ use crate::finish::{touches, written_path};
 
 /// Who claimed which path so far, and who writes where.
 #[derive(Default)]
-pub(crate) struct Claims {
-    claimed: HashMap<Utf8PathBuf, (Action, Option<Span>)>,
-    written: Vec<(Utf8PathBuf, bool)>,
+pub(crate) struct Claims<'a> {
+    claimed: HashMap<&'a Utf8Path, (&'a Action, Option<&'a Span>)>,
+    written: Vec<(&'a Utf8Path, bool)>,
 }
 
-impl Claims {
+impl<'a> Claims<'a> {
     /// The claims of a base image; they are known to agree.
-    pub(crate) fn below(&mut self, plan: &Plan) {
+    pub(crate) fn below(&mut self, plan: &'a Plan) {
         for operation in plan.layers.iter().flat_map(|layer| &layer.operations) {
             self.note(operation);
         }
     }
 
-    fn note(&mut self, operation: &Operation) {
+    fn note(&mut self, operation: &'a Operation) {
         if let Some(path) = operation.action.claimed_path() {
-            let claim = (operation.action.clone(), operation.spans.first().cloned());
-            self.claimed.insert(path.to_owned(), claim);
+            let claim = (&operation.action, operation.spans.first());
+            self.claimed.insert(path, claim);
         }
         if let Some((path, whole)) = written_path(&operation.action) {
-            self.written.push((path.to_owned(), whole));
+            self.written.push((path, whole));
         }
     }
 
     /// Adds an operation, or says with which earlier one it is at odds.
-    pub(crate) fn add(&mut self, operation: &Operation, overriding: bool) -> Option<Diagnostic> {
+    pub(crate) fn add(&mut self, operation: &'a Operation, overriding: bool) -> Option<Diagnostic> {
         let earlier = operation.action.claimed_path().and_then(|path| Some((path, self.claimed.get(path)?)));
         let problem = earlier
             .filter(|(_, (action, _))| !overriding && !agree(action, &operation.action))
@@ -46,7 +46,7 @@ impl Claims {
                     .at(operation.spans.first().cloned())
                     .help("keep one of them, or add `override = True` to the later");
                 match place {
-                    Some(place) => problem.related(place.clone(), "first claimed here"),
+                    Some(place) => problem.related((*place).clone(), "first claimed here"),
                     None => problem,
                 }
             });

@@ -514,11 +514,10 @@ impl<'p, 'a> Imaging<'p, 'a> {
     }
 
     fn conflicts(&self, layers: &[Layer], drafts: &[Arc<LayerDraft>]) -> Vec<Diagnostic> {
+        let further_down = self.below.as_ref().map_or_else(Vec::new, |below| self.bases_of(&below.plan));
         let mut claims = Claims::default();
-        if let Some(below) = &self.below {
-            claims.below(&below.plan);
-            let mut bases = self.bases_further_down(&below.plan);
-            bases.iter_mut().for_each(|planned| claims.below(&planned.plan));
+        for planned in self.below.iter().chain(&further_down) {
+            claims.below(&planned.plan);
         }
         let mut problems = Vec::new();
         for (layer, draft) in layers.iter().zip(drafts) {
@@ -532,7 +531,7 @@ impl<'p, 'a> Imaging<'p, 'a> {
         problems
     }
 
-    fn bases_further_down(&self, plan: &Plan) -> Vec<Arc<Planned>> {
+    fn bases_of(&self, plan: &Plan) -> Vec<Arc<Planned>> {
         let mut found = Vec::new();
         let mut base = plan.base.clone();
         while let Base::Image { image, .. } = &base {
