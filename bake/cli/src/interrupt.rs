@@ -1,20 +1,25 @@
 //! Ctrl-C and SIGTERM: the first asks the command to stop and clean up, the second ends it at once.
 
 use olbake_engine::cancel::{Cancel, cancel};
+use olbake_engine::event::{Event, EventSink};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::errors::{CliError, Result};
 use crate::exit_codes::Kind;
-use crate::ui::Ui;
 
-/// Listens from now on; what is given hears the first signal. Must be called inside the runtime.
-pub(crate) fn listen(ui: &Ui) -> Result<Cancel> {
+/// Tells people among the events of a command.
+pub(crate) fn as_note(events: EventSink) -> impl Fn(&str) + Send + 'static {
+    move |message| events.send(Event::Note { image: None, message: message.to_owned() })
+}
+
+/// Listens from now on; what is given hears the first signal, and `say` tells people. Must be called inside the
+/// runtime.
+pub(crate) fn listen(say: impl Fn(&str) + Send + 'static) -> Result<Cancel> {
     let (canceller, heard) = cancel();
     let (mut interrupt, mut terminate) = (open(SignalKind::interrupt())?, open(SignalKind::terminate())?);
-    let ui = ui.clone();
     tokio::spawn(async move {
         either(&mut interrupt, &mut terminate).await;
-        ui.say("stopping and cleaning up; once more to end at once");
+        say("stopping and cleaning up; once more to end at once");
         canceller.cancel();
         either(&mut interrupt, &mut terminate).await;
         std::process::exit(i32::from(Kind::Interrupted.code()));

@@ -221,7 +221,7 @@ pub enum Event {
         /// Of which image, if of one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         image: Option<ImageRef>,
-        /// `user`, `recipe`, `environment`, `cloud`, `interrupted` or `bug`.
+        /// `user`, `recipe`, `environment`, `cloud`, `failed`, `interrupted` or `bug`.
         kind: String,
         /// What, with its causes.
         message: String,

@@ -142,8 +142,8 @@ async fn bake(
     wants: Wants,
     planned: Vec<PlannedImage>,
 ) -> Result<Vec<ImageEnd>> {
-    let cancel = interrupt::listen(&context.ui)?;
     let reporter = context.ui.reporter("bake");
+    let cancel = interrupt::listen(interrupt::as_note(reporter.sink()))?;
     let bake = machines::bake(context, place, wants, reporter.sink(), cancel);
     let ends = match bake {
         Ok(bake) => Ok(bake.run(planned).await),

@@ -62,7 +62,8 @@ fn file_error(action: &str, path: &Utf8Path, error: std::io::Error) -> CliError 
 }
 
 async fn interruptible(context: &Context, work: impl Future<Output = Result>) -> Result {
-    let cancel = interrupt::listen(&context.ui)?;
+    let ui = context.ui.clone();
+    let cancel = interrupt::listen(move |message| ui.say(message))?;
     tokio::select! {
         done = work => done,
         () = cancel.cancelled() => Err(CliError::new(Kind::Interrupted, anyhow::anyhow!("interrupted"))),

@@ -41,8 +41,8 @@ fn disk_at(context: &Context, disk: &Utf8Path) -> Result<Snapshot> {
 }
 
 async fn shell(context: &Context, place: &Place, wants: Wants, subject: Subject) -> Result {
-    let cancel = interrupt::listen(&context.ui)?;
     let reporter = context.ui.reporter("shell");
+    let cancel = interrupt::listen(interrupt::as_note(reporter.sink()))?;
     let ended = open(context, place, wants, subject, &reporter, cancel).await;
     reporter.finish();
     ended

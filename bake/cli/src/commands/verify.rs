@@ -31,8 +31,8 @@ async fn verify(
     wants: Wants,
     version: &Version,
 ) -> Result<Vec<CheckResult>> {
-    let cancel = interrupt::listen(&context.ui)?;
     let reporter = context.ui.reporter("verify");
+    let cancel = interrupt::listen(interrupt::as_note(reporter.sink()))?;
     let checks = match machines::bake(context, place, wants, reporter.sink(), cancel) {
         Ok(bake) => bake.verify(version).await.map_err(CliError::from),
         Err(error) => Err(error),

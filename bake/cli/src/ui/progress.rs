@@ -24,8 +24,9 @@ pub(crate) struct Bars {
     screen: MultiProgress,
     began: Instant,
     shown: bool,
-    /// A person has the terminal.
+    /// A person has the terminal: what there is to say waits.
     away: bool,
+    waiting: Vec<String>,
     images: BTreeMap<ImageRef, ImageBars>,
 }
 
@@ -49,7 +50,15 @@ impl Bars {
     /// Bars on standard error.
     pub(crate) fn new(drawing: Drawing) -> Self {
         let screen = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
-        Self { drawing, screen, began: Instant::now(), shown: false, away: false, images: BTreeMap::new() }
+        Self {
+            drawing,
+            screen,
+            began: Instant::now(),
+            shown: false,
+            away: false,
+            waiting: Vec::new(),
+            images: BTreeMap::new(),
+        }
     }
 
     fn palette(&self) -> Palette {
@@ -57,9 +66,13 @@ impl Bars {
     }
 
     /// Writes a line above the bars.
-    fn say(&self, line: &str) {
+    fn say(&mut self, line: &str) {
+        if self.away {
+            self.waiting.push(line.to_owned());
+            return;
+        }
         // Where the terminal is gone, there is nobody to tell.
-        if self.shown && !self.away {
+        if self.shown {
             drop(self.screen.println(super::masked(line)));
         } else {
             super::write_stderr(line, true);
@@ -197,12 +210,16 @@ impl Listener for Bars {
                 }
             }
             Event::TerminalTaken => {
+                drop(self.screen.clear());
                 self.away = true;
                 self.screen.set_draw_target(ProgressDrawTarget::hidden());
             }
             Event::TerminalReturned => {
                 self.away = false;
                 self.shown = false;
+                for line in std::mem::take(&mut self.waiting) {
+                    self.say(&line);
+                }
             }
             _ => {}
         }
