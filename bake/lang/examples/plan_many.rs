@@ -30,9 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                 .map_or(0, |planned| planned.plan.layers.iter().map(|layer| layer.operations.len()).sum())
         })
         .sum();
-    for (image, problems) in
-        planned.iter().filter_map(|(image, planned)| Some((image, planned.as_ref().err()?)))
-    {
+    let failed = planned.iter().find_map(|(image, planned)| Some((image, planned.as_ref().err()?)));
+    if let Some((image, problems)) = failed {
         return Err(format!("{image}: {problems}").into());
     }
     println!(
