@@ -29,6 +29,9 @@ fn lowered(phases: &str) -> String {
         return common::draw(&made.workspace, &found);
     }
     let planned = plan(&made, &inputs());
+    // Whoever reads a plan, in this process or in the agent, reads what was written.
+    let read: olbake_core::plan::Plan = serde_json::from_str(&planned.plan.to_json()).expect("a plan");
+    assert_eq!(read, planned.plan);
     let checks = planned.plan.checks.iter().flat_map(|checks| &checks.operations);
     let operations = planned.plan.layers[0].operations.iter().chain(checks);
     let mut text: Vec<String> = operations.map(line).collect();

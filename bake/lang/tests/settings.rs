@@ -86,6 +86,8 @@ fn values_from_the_environment() {
     inputs.environment =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let planned = plan(&made, &inputs);
+    let read: olbake_core::plan::Plan = serde_json::from_str(&planned.plan.to_json()).expect("a plan");
+    assert_eq!(read, planned.plan);
     let lines =
         planned.plan.layers[0].settings.iter().map(|(name, setting)| format!("{name} = {}", setting.value));
     assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
