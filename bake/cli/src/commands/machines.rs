@@ -77,13 +77,16 @@ pub(super) fn bake(
 /// Fails with all that this host lacks for machines of these kinds.
 pub(super) fn preflight(context: &Context, substrates: &[Substrate]) -> Result {
     let builder = LocalBuilder::new();
-    let mut lacking = Vec::new();
+    let mut lacking: Vec<CliError> = Vec::new();
     for substrate in substrates {
-        if let Err(errors) = builder.preflight(*substrate) {
-            lacking.extend(errors.into_iter().map(CliError::from));
+        let errors = builder.preflight(*substrate).err().unwrap_or_default();
+        for error in errors.into_iter().map(CliError::from) {
+            // Both kinds of machines need much the same.
+            if !lacking.iter().any(|known| known.message() == error.message()) {
+                lacking.push(error);
+            }
         }
     }
-    lacking.dedup_by_key(|error| error.message());
     let last = lacking.pop();
     for error in &lacking {
         context.ui.error(error);
