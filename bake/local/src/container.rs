@@ -115,7 +115,7 @@ impl Container {
 
     fn boot(&mut self, network: Network) -> Result<(), MachineError> {
         let units = self.agent_folder.with_file_name("units");
-        seed::container_units(&units)?;
+        seed::container_units(&units, network)?;
         let nspawn = self.nspawn().bind(&units, seed::RUNTIME_UNITS);
         let nspawn = if network == Network::Host { nspawn.with_network() } else { nspawn };
         let cgroup = Cgroup::create(nspawn.name())?;

@@ -9,6 +9,7 @@ use camino::Utf8Path;
 use olbake_engine::machine::MachineError;
 
 use crate::host::io_error;
+use crate::nspawn::Network;
 
 const META_DATA: &str = "instance-id: olbake-fresh\nlocal-hostname: localhost\n";
 const USER_DATA: &str = "#cloud-config\n{}\n";
@@ -20,14 +21,19 @@ const NO_WAIT: &str = "[Service]\nExecStart=\nExecStart=/bin/true\n";
 
 /// The root file system is mounted by olbake; where the disk would be, there is nothing to mount again.
 const REMOUNT: &str = "systemd-remount-fs.service";
+/// On the host's network, the host's name servers are asked, and its addresses are its own.
+const RESOLVER: &str = "systemd-resolved.service";
 const NOT_IN_CONTAINER: &str = "[Unit]\nConditionVirtualization=!container\n";
 
 /// Where a machine looks for units that do not stay.
 pub(crate) const RUNTIME_UNITS: &str = "/run/systemd/system";
 
 /// Writes the units that a booted container gets at [`RUNTIME_UNITS`] to a folder.
-pub(crate) fn container_units(folder: &Utf8Path) -> Result<(), MachineError> {
+pub(crate) fn container_units(folder: &Utf8Path, network: Network) -> Result<(), MachineError> {
     write(&folder.join(format!("{REMOUNT}.d/olbake.conf")), NOT_IN_CONTAINER)?;
+    if network == Network::Host {
+        write(&folder.join(format!("{RESOLVER}.d/olbake.conf")), NOT_IN_CONTAINER)?;
+    }
     no_waiting(folder)
 }
 

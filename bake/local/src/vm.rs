@@ -182,8 +182,7 @@ fn prepare(root: &Utf8Path, agent: &Utf8Path) -> Result<(), MachineError> {
 
 /// A session ends with the agent, and the next one begins with the marker.
 fn agent_unit() -> String {
-    let marker: String =
-        port::MARKER.iter().map(|byte| format!("\\\\%03o").replace("%03o", &format!("{byte:03o}"))).collect();
+    let marker: String = port::MARKER.iter().map(|byte| format!("\\\\{byte:03o}")).collect();
     format!(
         "[Unit]\nDescription=olbake agent\nAfter=multi-user.target\nStartLimitIntervalSec=0\n\n\
          [Service]\nRestart=always\nRestartSec=100ms\n\
@@ -207,11 +206,12 @@ fn qemu(
         firmware(architecture).ok_or_else(|| host_error("no UEFI firmware is installed"))?;
     let own = work_dir.join("variables.fd");
     fs::copy(variables, &own).map_err(io_error("cannot make", &own))?;
-    let machine = match architecture {
-        Architecture::Amd64 => "q35",
-        Architecture::Arm64 => "virt",
+    let (machine, emulated) = match architecture {
+        // Without virtualisation of its own: a guest loads the modules for it, slowly.
+        Architecture::Amd64 => ("q35", "max,svm=off"),
+        Architecture::Arm64 => ("virt", "max"),
     };
-    let (accelerator, processor) = if accelerated { ("kvm", "host") } else { ("tcg,thread=multi", "max") };
+    let (accelerator, processor) = if accelerated { ("kvm", "host") } else { ("tcg,thread=multi", emulated) };
     let code = format!("if=pflash,unit=0,format=raw,readonly=on,file={}", code.display());
     let command = HostCommand::new(program).folder(work_dir);
     Ok(command

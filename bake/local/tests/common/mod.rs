@@ -7,7 +7,8 @@
     dead_code,
     unreachable_pub,
     missing_docs,
-    reason = "each test binary uses its part, and tests are not documented for others"
+    clippy::unwrap_used,
+    reason = "each test binary uses its part, and a test that cannot go on is to end"
 )]
 
 use std::fs::{self, File};
