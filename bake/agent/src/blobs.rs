@@ -1,6 +1,7 @@
 //! Blobs: bytes that came over the stream, each in a file named by its digest.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -44,10 +45,10 @@ impl Blobs {
     pub(crate) fn take(&mut self, digest: Digest, piece: &[u8]) -> Result<()> {
         let partial = self.directory.join(format!("{}.part", digest.hex()));
         if !piece.is_empty() {
-            if !self.arriving.contains_key(&digest) {
-                self.arriving.insert(digest, (create(&partial)?, Sha256::new()));
-            }
-            let (file, hash) = self.arriving.get_mut(&digest).expect("just put there");
+            let (file, hash) = match self.arriving.entry(digest) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(place) => place.insert((create(&partial)?, Sha256::new())),
+            };
             hash.update(piece);
             return file.write_all(piece).at("write", &partial);
         }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ExitStatus, Stdio};
@@ -27,7 +27,7 @@ const TAIL_LINES: usize = 40;
 /// Bytes of a line that travel.
 const LONGEST_LINE: u64 = 8 * 1024;
 /// Bytes of output that are kept for a check.
-const LONGEST_CAPTURE: u64 = 4 * 1024 * 1024;
+pub(crate) const LONGEST_CAPTURE: u64 = 64 * 1024 * 1024;
 /// How often a waiting operation looks whether the run was cancelled.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a process may take to end when asked.
@@ -60,6 +60,7 @@ pub(crate) struct Command<'a> {
     input: Input,
     timeout: Duration,
     sink: Option<Sink>,
+    capture: bool,
     cancelled: &'a AtomicBool,
 }
 
@@ -70,8 +71,8 @@ pub(crate) struct Ended {
     timed_out: Option<Duration>,
     /// The end of both outputs.
     tail: String,
-    /// The standard output.
-    pub(crate) stdout: String,
+    /// The standard output, where it was asked for.
+    stdout: Vec<u8>,
 }
 
 /// A command as a person would type it.
@@ -102,6 +103,7 @@ impl<'a> Command<'a> {
             input: Input::Nothing,
             timeout: Duration::from_secs(3600),
             sink: None,
+            capture: false,
             cancelled,
         }
     }
@@ -153,10 +155,26 @@ impl<'a> Command<'a> {
         self
     }
 
+    /// Keeps its standard output apart. Otherwise both outputs are one stream, in the order they were written.
+    pub(crate) fn capture(mut self) -> Self {
+        self.capture = true;
+        self
+    }
+
     /// Runs it and waits for its end. An exit code is no error here; a program that cannot be started is.
     pub(crate) fn run(self) -> Result<Ended> {
-        let Self { mut argv, shown, environment, directory, identity, input, timeout, sink, cancelled } =
-            self;
+        let Self {
+            mut argv,
+            shown,
+            environment,
+            directory,
+            identity,
+            input,
+            timeout,
+            sink,
+            capture,
+            cancelled,
+        } = self;
         let shown = shown.unwrap_or_else(|| typed(&argv));
         if cancelled.load(Ordering::SeqCst) {
             return Err(OpError::Cancelled);
@@ -172,10 +190,23 @@ impl<'a> Command<'a> {
             Input::Bytes(_) => Stdio::piped(),
             Input::File(path) => Stdio::from(open(path)?),
         });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let pipe = || std::io::pipe().map_err(|error| OpError::wrong(format!("cannot make a pipe: {error}")));
+        let (output, writer) = pipe()?;
+        let errors = if capture {
+            let (errors, writer) = pipe()?;
+            command.stderr(writer);
+            Some(errors)
+        } else {
+            let writer = writer.try_clone();
+            command.stderr(writer.map_err(|error| OpError::wrong(format!("cannot copy a pipe: {error}")))?);
+            None
+        };
+        command.stdout(writer);
         let mut child = command.spawn().map_err(|error| cannot_start(&program, &directory, &error))?;
+        // The pipes end when nobody holds their other ends any more.
+        drop(command);
         feed(&mut child, input);
-        let collector = Collector::start(&mut child, sink);
+        let collector = Collector::start(output, errors, sink);
         let (status, timed_out) = wait(&mut child, timeout, cancelled)?;
         let (tail, stdout) = collector.finish();
         if cancelled.load(Ordering::SeqCst) {
@@ -194,6 +225,16 @@ impl Ended {
     /// Whether it exited with 0.
     pub(crate) fn success(&self) -> bool {
         self.code() == Some(0)
+    }
+
+    /// The standard output, where it was asked for, as text.
+    pub(crate) fn stdout(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.stdout)
+    }
+
+    /// The standard output, where it was asked for.
+    pub(crate) fn into_stdout(self) -> Vec<u8> {
+        self.stdout
     }
 
     /// The end of both outputs, for a person.
@@ -295,6 +336,7 @@ fn pause(handle: Option<&OwnedFd>, most: Option<Duration>) {
 /// Reads both outputs while the command runs.
 struct Collector {
     shared: Arc<Collected>,
+    streams: usize,
     ended: mpsc::Receiver<()>,
 }
 
@@ -306,32 +348,28 @@ struct Collected {
 }
 
 impl Collector {
-    fn start(child: &mut Child, sink: Option<Sink>) -> Self {
+    fn start(output: PipeReader, errors: Option<PipeReader>, sink: Option<Sink>) -> Self {
         let shared = Arc::new(Collected::default());
         let (sender, ended) = mpsc::channel();
-        if let Some(stdout) = child.stdout.take() {
+        let (capture, streams) = (errors.is_some(), 1 + usize::from(errors.is_some()));
+        for (stream, capture) in errors.into_iter().map(|errors| (errors, false)).chain([(output, capture)]) {
             let (shared, sink, sender) = (Arc::clone(&shared), sink.clone(), sender.clone());
-            std::thread::spawn(move || shared.read(stdout, true, sink.as_ref(), &sender));
+            std::thread::spawn(move || shared.read(stream, capture, sink.as_ref(), &sender));
         }
-        if let Some(stderr) = child.stderr.take() {
-            let shared = Arc::clone(&shared);
-            std::thread::spawn(move || shared.read(stderr, false, sink.as_ref(), &sender));
-        }
-        Self { shared, ended }
+        Self { shared, streams, ended }
     }
 
     /// What was written, once both outputs are closed or the patience is over.
-    fn finish(self) -> (String, String) {
+    fn finish(self) -> (String, Vec<u8>) {
         let until = Instant::now() + DRAIN;
-        for _ in 0..2 {
+        for _ in 0..self.streams {
             if self.ended.recv_timeout(until.saturating_duration_since(Instant::now())).is_err() {
                 break;
             }
         }
         self.shared.closed.store(true, Ordering::SeqCst);
         let tail = lock(&self.shared.tail).iter().cloned().collect::<Vec<_>>().join("\n");
-        let stdout = String::from_utf8_lossy(&lock(&self.shared.stdout)).into_owned();
-        (tail, stdout)
+        (tail, std::mem::take(&mut *lock(&self.shared.stdout)))
     }
 }
 
@@ -389,10 +427,11 @@ mod tests {
     fn output_status_and_input_come_through() {
         let ended = Command::new(["sh", "-c", "cat; echo err >&2; exit 3"], &GO)
             .input(Input::Bytes(b"hello\n".to_vec()))
+            .capture()
             .run()
             .unwrap();
         assert_eq!(ended.code(), Some(3));
-        assert_eq!(ended.stdout, "hello\n");
+        assert_eq!(ended.stdout(), "hello\n");
         assert!(ended.tail().contains("err") && ended.tail().contains("hello"));
         assert_eq!(ended.status(), "exit status 3");
     }

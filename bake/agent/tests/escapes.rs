@@ -1,5 +1,7 @@
 //! Archives that try to leave their directory: refused by name, with nothing written anywhere.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use olbake_core::operation::{Action, ArchiveFormat};

@@ -1,6 +1,8 @@
 //! Every action on a real root file system, four times: check, apply, apply, check. Check mode predicts exactly
 //! what applying reports; applying again changes nothing; and what is there afterwards is asked of other programs.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use std::collections::BTreeSet;

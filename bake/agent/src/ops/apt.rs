@@ -40,6 +40,10 @@ const OPTIONS: [&str; 14] = [
     "APT::Update::Error-Mode=any",
 ];
 
+/// Looking leaves nothing behind: no caches, no notes of what was simulated.
+const OUTSIDE_CACHES: [&str; 6] =
+    ["-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "-o", "Dir::Log::Planner=/dev/null"];
+
 /// [`olbake_core::operation::Action::AptPackages`].
 pub(crate) fn packages<'a>(
     context: &Context<'_>,
@@ -241,14 +245,12 @@ impl Refusal {
 
 /// Names of packages that look like this one.
 fn near_names(context: &Context<'_>, name: &str) -> Vec<String> {
-    let Ok(ended) = context.command(["apt-cache", "pkgnames"]).run() else { return Vec::new() };
+    let words = ["apt-cache"].into_iter().chain(OUTSIDE_CACHES).chain(["pkgnames"]);
+    let Ok(ended) = context.command(words).capture().run() else { return Vec::new() };
+    let names = ended.stdout();
     let limit = (name.len() / 4).clamp(1, 3);
-    let mut near: Vec<(usize, &str)> = ended
-        .stdout
-        .lines()
-        .map(|other| (distance(name, other), other))
-        .filter(|(far, _)| *far <= limit)
-        .collect();
+    let mut near: Vec<(usize, &str)> =
+        names.lines().map(|other| (distance(name, other), other)).filter(|(far, _)| *far <= limit).collect();
     near.sort_unstable();
     near.into_iter().take(3).map(|(_, name)| format!("`{name}`")).collect()
 }
@@ -320,8 +322,12 @@ fn candidates(context: &Context<'_>, names: &[&str]) -> Result<Vec<(String, Opti
         return policy(context, names);
     }
     let lists = own_lists(context)?;
-    let words = ["apt-cache", "-o", &lists, "policy"].into_iter().chain(names.iter().copied());
-    Ok(parse_policy(&context.command(words).run()?.ok()?.stdout))
+    let words = ["apt-cache", "-o", &lists]
+        .into_iter()
+        .chain(OUTSIDE_CACHES)
+        .chain(["policy"])
+        .chain(names.iter().copied());
+    Ok(parse_policy(&context.command(words).capture().run()?.ok()?.stdout()))
 }
 
 /// Fetches lists beside the machine's own, and returns the option that makes apt read them.
@@ -336,8 +342,9 @@ fn own_lists(context: &Context<'_>) -> Result<String> {
 }
 
 fn policy(context: &Context<'_>, names: &[&str]) -> Result<Vec<(String, Option<String>)>> {
-    let words = ["apt-cache", "policy"].into_iter().chain(names.iter().copied());
-    Ok(parse_policy(&context.command(words).run()?.ok()?.stdout))
+    let words =
+        ["apt-cache"].into_iter().chain(OUTSIDE_CACHES).chain(["policy"]).chain(names.iter().copied());
+    Ok(parse_policy(&context.command(words).capture().run()?.ok()?.stdout()))
 }
 
 /// The candidates in the output of `apt-cache policy`.
@@ -367,9 +374,10 @@ pub(crate) fn upgrade<'a>(context: &Context<'_>, full: bool) -> Result<Decision<
         }
     }
     let mut words = vec!["apt-get", "-s", "-q"];
+    words.extend(OUTSIDE_CACHES);
     words.extend(option.iter().flat_map(|option| ["-o", option.as_str()]));
     words.push(verb);
-    let changes = parse_simulation(&context.command(words).run()?.ok()?.stdout);
+    let changes = parse_simulation(&context.command(words).capture().run()?.ok()?.stdout());
     let act = move |context: &Context<'_>| {
         let _policy = Policy::keep_stopped(true)?;
         repair(context)?;

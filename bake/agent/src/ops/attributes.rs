@@ -121,7 +121,7 @@ fn plan_acl(
             let list = read_acl(path, entry.default)?;
             let held = list.iter().find(|other| other.tag == entry.tag).map(|other| other.permissions);
             // Without a list the mode is the list.
-            let held = held.or_else(|| entry.from_mode(std::os::unix::fs::MetadataExt::mode(&found)));
+            let held = held.or_else(|| entry.in_mode(std::os::unix::fs::MetadataExt::mode(&found)));
             all &= held == Some(wanted);
         }
         if !all {
@@ -234,7 +234,7 @@ impl Entry {
     }
 
     /// What a mode alone says of it.
-    fn from_mode(self, mode: u32) -> Option<u32> {
+    fn in_mode(self, mode: u32) -> Option<u32> {
         match self.tag {
             _ if self.default => None,
             Tag::Owner => Some((mode >> 6) & 7),
@@ -289,8 +289,8 @@ fn plan_capabilities(
     if held.success() {
         return Ok(());
     }
-    let found = context.command(["getcap", path.as_str()]).run()?;
-    let from = found.stdout.trim().strip_prefix(path.as_str()).map(|text| text.trim().to_owned());
+    let found = context.command(["getcap", path.as_str()]).capture().run()?;
+    let from = found.stdout().trim().strip_prefix(path.as_str()).map(|text| text.trim().to_owned());
     work.changes.push(change("capabilities", from.filter(|text| !text.is_empty()), Some(wanted)));
     commands.push(["setcap", wanted, path.as_str()].map(str::to_owned).into());
     Ok(())

@@ -50,12 +50,13 @@ fn once(context: &Context<'_>, check: &Check, deadline: Instant) -> Result<()> {
         Check::Command { argv, user, exit_code, stdout_contains, within_seconds: _ } => {
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(60));
             let identity = identity(context, user.as_deref())?;
-            let ended = context.command(argv.iter().cloned()).identity(identity).timeout(left).run()?;
+            let ended =
+                context.command(argv.iter().cloned()).identity(identity).timeout(left).capture().run()?;
             if ended.code() != Some(*exit_code) {
                 return Err(ended.error(format!("the command was to exit with {exit_code}")));
             }
             match stdout_contains {
-                Some(text) if !ended.stdout.contains(text.as_str()) => {
+                Some(text) if !ended.stdout().contains(text.as_str()) => {
                     Err(ended.error(format!("the command's output does not contain `{text}`")))
                 }
                 _ => Ok(()),
@@ -184,8 +185,8 @@ fn unit(context: &Context<'_>, unit: &str, active: Option<bool>, enabled: Option
 
 fn is_enabled(context: &Context<'_>, unit: &str) -> Result<bool> {
     if context.run.booted {
-        let ended = context.command(["systemctl", "is-enabled", unit]).run()?;
-        return Ok(matches!(ended.stdout.trim(), "enabled" | "enabled-runtime" | "alias" | "generated"));
+        let ended = context.command(["systemctl", "is-enabled", unit]).capture().run()?;
+        return Ok(matches!(ended.stdout().trim(), "enabled" | "enabled-runtime" | "alias" | "generated"));
     }
     let wanted = unit_links::wanted(context.world(), unit)?;
     for (path, _) in &wanted {

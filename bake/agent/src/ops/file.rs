@@ -11,7 +11,7 @@ use crate::context::{Bytes, Context};
 use crate::diff;
 use crate::edit::{self, Edit};
 use crate::error::{At, OpError, Result};
-use crate::process::Input;
+use crate::process::{Input, LONGEST_CAPTURE};
 use crate::world::{Meta, Node, Source};
 
 /// A file as it should be.
@@ -304,7 +304,11 @@ fn generate(
     let words: Vec<String> = argv.iter().map(|word| word.replace("%s", path.as_str())).collect();
     let command = context.command(words).input(Input::Nothing);
     if from_stdout {
-        let content = Source::text(command.run()?.ok()?.stdout);
+        let bytes = command.capture().run()?.ok()?.into_stdout();
+        if bytes.len() as u64 >= LONGEST_CAPTURE {
+            return Err(OpError::wrong("the command writes more than can be taken as a content"));
+        }
+        let content = Source::Bytes(bytes.into());
         let (meta, _) = apply_ownership(context, ownership, Meta::root(0o644), false)?;
         let write = Edit::Write { path: path.to_owned(), content, meta, validate: None };
         return edit::apply(&[write], context);

@@ -187,11 +187,10 @@ impl Seal<'_, '_> {
             match self.context.world().look(&path)? {
                 Node::Directory { .. } if directory == "/var/log/journal" => self.remove(path)?,
                 Node::Directory { .. } => self.logs(&path)?,
-                Node::File { content, .. } if KEPT_LOGS.contains(&name.as_str()) => {
-                    if content.size()? > 0 {
-                        self.work.changes.push(change("log", Some(path.as_str()), Some("empty")));
-                        self.work.edits.push(Edit::Truncate { path });
-                    }
+                Node::File { content, .. } if KEPT_LOGS.contains(&name.as_str()) && content.size()? == 0 => {}
+                Node::File { .. } if KEPT_LOGS.contains(&name.as_str()) => {
+                    self.work.changes.push(change("log", Some(path.as_str()), Some("empty")));
+                    self.work.edits.push(Edit::Truncate { path });
                 }
                 Node::File { .. } => {
                     self.work.changes.push(change("log", Some(path.as_str()), NONE));

@@ -162,7 +162,10 @@ fn plan_running(
 
 /// `active`, `inactive`, `failed`, …
 pub(crate) fn active_state(context: &Context<'_>, unit: &str) -> Result<String> {
-    let ended =
-        context.command(["systemctl", "show", "--property=ActiveState", "--value", unit]).run()?.ok()?;
-    Ok(ended.stdout.trim().to_owned())
+    let ended = context
+        .command(["systemctl", "show", "--property=ActiveState", "--value", unit])
+        .capture()
+        .run()?
+        .ok()?;
+    Ok(ended.stdout().trim().to_owned())
 }

@@ -3,7 +3,13 @@
 //!
 //! The root file system is kept under `$OLBAKE_TEST_CACHE`, or `/var/tmp/olbake-test-cache`. Without root the tests
 //! say so and pass; with `OLBAKE_TEST_REQUIRE=1` that is a failure.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of what they share")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "tests; each file uses its part"
+)]
 
 pub mod driver;
 pub mod plan;
