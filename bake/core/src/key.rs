@@ -10,7 +10,7 @@
 //! | a base image | the key of its plan | its version: two bakes of one key are one image |
 //! | a layer | the parent's key, [`PLAN_SCHEMA`], [`EPOCH`], architecture, component's name, whether it is booted, each operation's identity, order, conditions and action, hence the digests of its payloads; the version of each secret it uses | spans and titles: moving a line changes nothing; settings: only what they make of the operations counts; where payloads lie: their digest says all; times, paths of the checkout, who runs it |
 //! | a sealed disk | the last layer's key, the steps of sealing | the checks: they change nothing on the disk |
-//! | an image | the sealed disk's key, the checks | |
+//! | an image | its name and variant, the sealed disk's key, the checks | |
 //!
 //! [`EPOCH`] goes up when the agent or a builder begins to make something else of the same operations.
 
@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::canonical;
 use crate::digest::{Digest, FieldDigest};
-use crate::names::OperationId;
+use crate::names::{ImageRef, OperationId};
 use crate::operation::{Action, Operation};
 use crate::plan::{Architecture, Base, Checks, Layer, PLAN_SCHEMA};
 use crate::secret::{Secret, SecretId};
@@ -96,9 +96,11 @@ pub fn sealed(architecture: Architecture, last_layer: Digest, seal: &[Operation]
         .finish()
 }
 
-/// The key of an image.
-pub fn image(architecture: Architecture, sealed: Digest, checks: &[Checks]) -> Digest {
-    let mut key = start("olbake image", architecture).field("disk", sealed.as_bytes());
+/// The key of an image. Images of other names may share disks; each is a version of its own.
+pub fn image(architecture: Architecture, name: &ImageRef, sealed: Digest, checks: &[Checks]) -> Digest {
+    let mut key = start("olbake image", architecture)
+        .field("image", name.to_string().as_bytes())
+        .field("disk", sealed.as_bytes());
     for Checks { component, operations } in checks {
         key = key.field(component.as_str(), essences(operations).as_bytes());
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::support::{Traces, World};
 
 /// A component that is quick and has a template, a unit and checks.
-pub const NOTE: &str = r#"
+pub(crate) const NOTE: &str = r#"
 Note = settings(name = "note", fields = {
     "text": setting(str, default = "first", doc = "What the note says"),
 })
@@ -34,7 +34,7 @@ component(name = "note", settings = Note, install = install, configure = configu
 "#;
 
 /// A component before it.
-pub const FIRST: &str = r#"
+pub(crate) const FIRST: &str = r#"
 First = settings(name = "first", fields = {"words": setting(str, default = "one", doc = "Words")})
 
 def configure(s, m):
@@ -55,7 +55,7 @@ image(
 )
 "#;
 
-pub fn tiny() -> Vec<(&'static str, &'static str)> {
+pub(crate) fn tiny() -> Vec<(&'static str, &'static str)> {
     vec![
         ("components/first/component.star", FIRST),
         ("components/note/component.star", NOTE),

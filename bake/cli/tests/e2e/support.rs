@@ -13,23 +13,23 @@ use serde_json::Value;
 static TURN: Mutex<()> = Mutex::new(());
 
 /// A workspace with recipes, and the cache that tests share.
-pub struct World {
-    pub dir: PathBuf,
+pub(crate) struct World {
+    pub(crate) dir: PathBuf,
     cache: PathBuf,
     _turn: MutexGuard<'static, ()>,
     _machine: File,
 }
 
 /// How a command ended.
-pub struct Ended {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl World {
     /// A workspace of the given files; none where bakes cannot run.
-    pub fn new(files: &[(&str, &str)]) -> Option<Self> {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Option<Self> {
         if let Err(lack) = able() {
             assert!(std::env::var_os("OLBAKE_TEST_REQUIRE").is_none(), "this must run here, but {lack}");
             eprintln!("SKIPPED: {lack}");
@@ -52,14 +52,14 @@ impl World {
         Some(world)
     }
 
-    pub fn write(&self, path: &str, text: &str) {
+    pub(crate) fn write(&self, path: &str, text: &str) {
         let path = self.dir.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
 
     /// A command in the workspace, with the shared cache and a registry of the workspace's own.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(olbake());
         command
             .args(arguments)
@@ -80,20 +80,20 @@ impl World {
         command
     }
 
-    pub fn registry(&self) -> PathBuf {
+    pub(crate) fn registry(&self) -> PathBuf {
         self.dir.join("registry")
     }
 
-    pub fn cache(&self) -> PathBuf {
+    pub(crate) fn cache(&self) -> PathBuf {
         self.cache.join("cache")
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         self.command(arguments).output().unwrap().into()
     }
 
     /// Bakes and gives the result event; fails the test with what was said otherwise.
-    pub fn bake(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn bake(&self, arguments: &[&str]) -> Value {
         let ended = self.run(&[&["bake", "--json"], arguments].concat());
         assert_eq!(ended.code, 0, "bake {arguments:?} failed:\n{}\n{}", ended.stdout, ended.stderr);
         let last = ended.events().pop().expect("a bake says something");
@@ -102,7 +102,7 @@ impl World {
     }
 
     /// A bake that is to fail; all it said.
-    pub fn failing_bake(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn failing_bake(&self, arguments: &[&str]) -> Ended {
         let ended = self.run(&[&["bake"], arguments].concat());
         assert_ne!(ended.code, 0, "bake {arguments:?} was to fail:\n{}\n{}", ended.stdout, ended.stderr);
         assert!(versions(&self.registry()).is_empty(), "a failed bake left a version");
@@ -110,7 +110,7 @@ impl World {
     }
 
     /// Starts a bake and gives its process and the reader of its events.
-    pub fn start_bake(&self, image: &str) -> (Child, impl Iterator<Item = Value> + use<>) {
+    pub(crate) fn start_bake(&self, image: &str) -> (Child, impl Iterator<Item = Value> + use<>) {
         let mut child = self
             .command(&["bake", "--json", image])
             .stdout(Stdio::piped())
@@ -129,17 +129,17 @@ impl Drop for World {
 }
 
 impl Ended {
-    pub fn events(&self) -> Vec<Value> {
+    pub(crate) fn events(&self) -> Vec<Value> {
         self.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
     /// Everything that was said, for looking for words.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
 
     #[track_caller]
-    pub fn says(&self, words: &[&str]) {
+    pub(crate) fn says(&self, words: &[&str]) {
         let said = self.said();
         for word in words {
             assert!(said.contains(word), "nothing says {word:?}:\n{said}");
@@ -159,7 +159,7 @@ impl From<Output> for Ended {
 
 /// What lies on the machine outside of files, and could be left there.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Traces {
+pub(crate) struct Traces {
     mounts: BTreeSet<String>,
     loops: BTreeSet<String>,
     namespaces: BTreeSet<String>,
@@ -168,7 +168,7 @@ pub struct Traces {
 
 impl Traces {
     /// What is there now and has to do with olbake.
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let lines = |text: String, word: &str| {
             text.lines().filter(|line| line.contains(word)).map(str::to_owned).collect()
         };
@@ -183,7 +183,7 @@ impl Traces {
         }
     }
 
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self {
             mounts: BTreeSet::new(),
             loops: BTreeSet::new(),
@@ -193,7 +193,7 @@ impl Traces {
     }
 
     /// Waits a moment for dying processes to be gone, and says what is left.
-    pub fn settled() -> Self {
+    pub(crate) fn settled() -> Self {
         for _ in 0..50 {
             let now = Self::now();
             if now == Self::none() {
@@ -230,12 +230,12 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 /// The version records in a registry.
-pub fn versions(registry: &Path) -> Vec<PathBuf> {
+pub(crate) fn versions(registry: &Path) -> Vec<PathBuf> {
     files(&registry.join("v1/versions"))
 }
 
 /// The files below a directory.
-pub fn files(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut directories = vec![directory.to_owned()];
     while let Some(directory) = directories.pop() {
