@@ -1,6 +1,7 @@
 //! What went wrong in the interpreter, as diagnostics with places.
 
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 
 use olbake_core::diagnostic::Diagnostic;
 use olbake_core::span::Span;
@@ -20,6 +21,17 @@ impl fmt::Display for Raised {
 }
 
 impl std::error::Error for Raised {}
+
+/// Runs an evaluation; where the interpreter itself gives up (text of gigabytes, values nested without end), that is a
+/// fault of the recipe in `file` and not the end of the program.
+pub(crate) fn guarded<T>(file: &str, run: impl FnOnce() -> T) -> Result<T, Diagnostic> {
+    panic::catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
+        let reason = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let reason = reason.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let start = Span { file: file.to_owned(), line: 1, column: 1, end_line: 1, end_column: 1 };
+        Diagnostic::error("endless", format!("the interpreter gave up on this recipe: {reason}")).at(start)
+    })
+}
 
 /// Stops the evaluation with a diagnostic.
 #[cold]
@@ -147,5 +159,25 @@ fn lower_first(message: &str) -> String {
             first.to_lowercase().chain(characters).collect()
         }
         _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interpreter_that_gives_up_is_a_fault_of_the_recipe() {
+        assert_eq!(guarded("a.star", || 1), Ok(1));
+        let fault = guarded("a.star", || panic!("len overflow")).expect_err("a fault");
+        assert_eq!(fault.to_string(), "a.star:1:1: the interpreter gave up on this recipe: len overflow");
+    }
+
+    #[test]
+    fn messages_of_the_interpreter_become_fragments() {
+        let problem = reworded("unknown-name", "Variable `cady` not found, did you mean `caddy`?");
+        assert_eq!(problem.to_string(), "variable `cady` not found (did you mean `caddy`?)");
+        assert_eq!(reworded("fail", "fail:fail: No way").message, "no way");
+        assert_eq!(reworded("fail", "SSH is off").message, "SSH is off");
     }
 }

@@ -110,13 +110,16 @@ pub(crate) fn evaluate(used: Use<'_>) -> Result<LayerDraft, Vec<Diagnostic>> {
         declared: RefCell::new(None),
         recording: Some(recording),
     };
-    let (settings, computed) = Module::with_temp_heap(|module| {
+    let run = |module: Module<'_>| {
         let mut eval = Evaluator::new(&module);
         loader::limit(&mut eval);
         eval.extra = Some(&session);
         let run = Runner { component, span: span.as_ref(), facts: &facts };
         run.all(&mut eval, values, &session)
-    })?;
+    };
+    let outcome =
+        fault::guarded(&session.file, || Module::with_temp_heap(run)).map_err(|problem| vec![problem])?;
+    let (settings, computed) = outcome?;
     let Some(recording) = session.recording else { return Err(Vec::new()) };
     let problems = recording.problems.into_inner();
     if !problems.is_empty() {

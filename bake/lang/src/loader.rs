@@ -136,7 +136,7 @@ impl Loader {
             declared: RefCell::new(None),
             recording: None,
         };
-        let module = Module::with_temp_heap(|module| -> Result<FrozenModule, Diagnostic> {
+        let evaluate = |module: Module<'_>| -> Result<FrozenModule, Diagnostic> {
             {
                 let mut eval = Evaluator::new(&module);
                 limit(&mut eval);
@@ -146,7 +146,8 @@ impl Loader {
                 eval.eval_module(ast, &GLOBALS).map_err(|error| fault::diagnose_at(error, Some(start)))?;
             }
             module.freeze().map_err(|error| Diagnostic::error("recipe", error.err_msg))
-        })?;
+        };
+        let module = fault::guarded(file, || Module::with_temp_heap(evaluate))??;
         let functions = module.owned_extra_value();
         Ok(Loaded { module, declared: session.declared.into_inner(), functions })
     }
