@@ -1,5 +1,7 @@
 //! What is left when a process that holds machines is killed, and what is swept up.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to end")]
+
 mod common;
 
 use std::io::{BufRead, BufReader};
