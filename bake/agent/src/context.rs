@@ -20,6 +20,8 @@ use crate::world::{Source, World};
 pub(crate) struct Run {
     /// Apply or check.
     pub(crate) mode: Mode,
+    /// Names the run.
+    pub(crate) key: olbake_core::Digest,
     /// Where the agent keeps its own files.
     pub(crate) work_dir: Utf8PathBuf,
     /// Where blobs are.

@@ -133,6 +133,7 @@ fn carry_out(
     let cancelled = Arc::new(AtomicBool::new(false));
     let run = Run {
         mode: start.mode,
+        key: start.run,
         work_dir: start.work_dir.clone().into(),
         blobs,
         secrets: Arc::new(Secrets::new(start.secrets)),
@@ -147,10 +148,11 @@ fn carry_out(
     let operations = start.operations;
     let outbox = Arc::clone(outbox);
     let runner = std::thread::spawn(move || {
-        if run.mode == Mode::Apply {
-            crate::ops::apt::remove_leftovers();
-        }
-        let result = execute(&run, &operations, journal.as_ref(), ended, &options);
+        let result = match run.mode {
+            Mode::Apply => recover(&run),
+            Mode::Check => Ok(()),
+        };
+        let result = result.and_then(|()| execute(&run, &operations, journal.as_ref(), ended, &options));
         let cancelled = run.cancelled.load(Ordering::SeqCst);
         let ending = match result {
             Ok(summary) => {
@@ -169,6 +171,12 @@ fn carry_out(
     listen(input, &cancelled);
     drop(runner.join());
     Ending::Closed
+}
+
+/// Puts right what a killed agent left half done.
+fn recover(run: &Run) -> std::result::Result<(), String> {
+    crate::ops::apt::remove_leftovers();
+    crate::ops::account_files::recover(&run.work_dir, run.key).map_err(|error| error.failure().message)
 }
 
 /// Hears a cancel, or the end of the stream, which is one too.

@@ -8,6 +8,7 @@ use camino::Utf8PathBuf;
 use olbake_core::operation::{Ownership, UserAccount};
 use olbake_core::report::Change;
 
+use super::account_files::{Copies, home_mode, make_home};
 use super::file::{Wanted, apply_ownership};
 use super::{Decision, Effect, NONE, Work, change};
 use crate::accounts::{Accounts, Group, User};
@@ -29,7 +30,7 @@ pub(crate) fn user<'a>(
         (None, None) => Ok(Decision::Fine),
         (Some(found), None) => Ok(remove_user(&accounts, found)),
         (None, Some(account)) => create_user(context, &accounts, name, account),
-        (Some(found), Some(account)) => modify_user(context, &accounts, &found, account),
+        (Some(found), Some(account)) => modify_user(context, &accounts, name, &found, account),
     }
 }
 
@@ -62,6 +63,7 @@ fn decide<'a>(
     predicted: Accounts,
 ) -> Decision<'a> {
     let act = move |context: &Context<'_>| {
+        let _copies = Copies::take(&context.run.work_dir, context.run.key)?;
         for argv in commands {
             context.command(argv).sink(context.sink()).run()?.ok()?;
         }
@@ -128,7 +130,7 @@ fn create_user<'a>(
         (None, None) => argv.push("--user-group".to_owned()),
         _ => {}
     }
-    argv.push(if *create_home { "--create-home" } else { "--no-create-home" }.to_owned());
+    argv.push("--no-create-home".to_owned());
     if *system {
         argv.push("--system".to_owned());
     }
@@ -152,20 +154,32 @@ fn create_user<'a>(
         predicted.groups.push(Group { name: name.to_owned(), gid, members: Vec::new() });
     }
     add_member(&mut predicted, name, groups.iter().flatten());
-    let made_home = create_home.then(|| (new.home.clone(), Meta { mode: 0o700, uid: new.uid, gid: new.gid }));
+    let made_home =
+        create_home.then(|| (new.home.clone(), Meta { mode: home_mode(), uid: new.uid, gid: new.gid }));
     predicted.users.push(new);
     let decision = decide(changes, vec![argv], hash.map(|hash| (name.to_owned(), hash)), predicted);
     Ok(match (decision, made_home) {
-        (Decision::Change(work), Some((home, meta))) => Decision::Change(with_home(work, home.into(), meta)),
+        (Decision::Change(work), Some((home, meta))) => {
+            Decision::Change(with_home(work, name, home.into(), meta))
+        }
         (decision, _) => decision,
     })
 }
 
-/// Predicts a home directory too.
-fn with_home(mut work: Work<'_>, home: Utf8PathBuf, meta: Meta) -> Work<'_> {
-    if let Some(accounts) = work.prediction.take() {
+/// Makes a home directory too, after the account: a new user's number is known only then.
+fn with_home<'a>(mut work: Work<'a>, name: &'a str, home: Utf8PathBuf, meta: Meta) -> Work<'a> {
+    if let Some(account) = work.act.take() {
+        work.act = Some(Box::new(move |context| {
+            account(context)?;
+            let accounts = context.world().accounts();
+            let (home, user) = accounts.home(name)?;
+            make_home(&home, user.uid, user.gid)?;
+            Ok(Effect::Changed)
+        }));
+    }
+    if let Some(account) = work.prediction.take() {
         work.prediction = Some(Box::new(move |world| {
-            accounts(world)?;
+            account(world)?;
             if world.exists(&home)? {
                 return Ok(());
             }
@@ -195,6 +209,7 @@ fn add_member<'a>(accounts: &mut Accounts, name: &str, groups: impl Iterator<Ite
 fn modify_user<'a>(
     context: &Context<'_>,
     accounts: &Accounts,
+    name: &'a str,
     found: &User,
     account: &UserAccount,
 ) -> Result<Decision<'a>> {
@@ -232,13 +247,13 @@ fn modify_user<'a>(
     new.home = home.as_ref().map_or_else(|| found.home.clone(), ToString::to_string);
     new.shell = shell.as_ref().map_or_else(|| found.shell.clone(), ToString::to_string);
     new.comment = comment.clone().unwrap_or_else(|| found.comment.clone());
-    let mut edits = Vec::new();
     let new_home: Utf8PathBuf = new.home.clone().into();
-    if *create_home && new_home.is_absolute() && matches!(context.world().look(&new_home)?, Node::Absent) {
+    let no_home =
+        *create_home && new_home.is_absolute() && matches!(context.world().look(&new_home)?, Node::Absent);
+    if no_home {
         changes.push(change("home directory", NONE, Some(new_home.as_str())));
-        edits
-            .push(Edit::Directory { path: new_home, meta: Meta { mode: 0o700, uid: new.uid, gid: new.gid } });
     }
+    let meta = Meta { mode: home_mode(), uid: new.uid, gid: new.gid };
     let mut predicted = accounts.clone();
     if let Some(groups) = groups {
         for group in &mut predicted.groups {
@@ -249,7 +264,7 @@ fn modify_user<'a>(
     predicted.users.iter_mut().filter(|user| user.name == found.name).for_each(|user| *user = new.clone());
     let password = hash.map(|hash| (found.name.clone(), hash));
     Ok(match decide(changes, commands, password, predicted) {
-        Decision::Change(work) => Decision::Change(Work { edits, ..work }),
+        Decision::Change(work) if no_home => Decision::Change(with_home(work, name, new_home, meta)),
         other => other,
     })
 }

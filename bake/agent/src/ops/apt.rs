@@ -334,10 +334,12 @@ fn candidates(context: &Context<'_>, names: &[&str]) -> Result<Vec<(String, Opti
 fn own_lists(context: &Context<'_>) -> Result<String> {
     let lists = context.run.work_dir.join("lists");
     fs::create_dir_all(lists.join("partial")).at("make the directory", &lists)?;
-    // The user that fetches for apt must reach them.
+    // apt fetches as a user of its own, who cannot enter this directory: here root does.
     let option = format!("Dir::State::lists={lists}");
-    fetching(context, || apt(context, &["-o", &option, "-o", "APT::Sandbox::User=root", "update"]).run())?
-        .ok()?;
+    let mut words = vec!["-o", option.as_str(), "-o", "APT::Sandbox::User=root"];
+    words.extend(OUTSIDE_CACHES);
+    words.push("update");
+    fetching(context, || apt(context, &words).run())?.ok()?;
     Ok(option)
 }
 
@@ -377,7 +379,15 @@ pub(crate) fn upgrade<'a>(context: &Context<'_>, full: bool) -> Result<Decision<
     words.extend(OUTSIDE_CACHES);
     words.extend(option.iter().flat_map(|option| ["-o", option.as_str()]));
     words.push(verb);
-    let changes = parse_simulation(&context.command(words).capture().run()?.ok()?.stdout());
+    let mut changes = parse_simulation(&context.command(words).capture().run()?.ok()?.stdout());
+    // What an earlier operation would have brought to its newest version is not to be upgraded again.
+    changes.retain(|change| {
+        let name = change.what.trim_start_matches("package ");
+        context
+            .world()
+            .predicted_package(name)
+            .is_none_or(|predicted| predicted.is_none() || predicted != change.to)
+    });
     let act = move |context: &Context<'_>| {
         let _policy = Policy::keep_stopped(true)?;
         repair(context)?;

@@ -5,6 +5,7 @@
 //! and asks again afterwards to verify it.
 
 pub(crate) mod account;
+pub(crate) mod account_files;
 pub(crate) mod apt;
 pub(crate) mod apt_repo;
 pub(crate) mod archive;

@@ -106,7 +106,8 @@ impl Machine {
         run(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(machine.root().join("run")));
         run(Command::new("mount").args(["--bind", "/dev"]).arg(machine.root().join("dev")));
         let agent = machine.root().join("run/olbake-agent");
-        fs::copy(env!("CARGO_BIN_EXE_olbake-agent"), &agent).unwrap();
+        // Another process copies it: a descriptor open for writing would be inherited by what other tests start.
+        run(Command::new("cp").arg(env!("CARGO_BIN_EXE_olbake-agent")).arg(&agent));
         fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
         machine
     }
