@@ -28,14 +28,21 @@ pub(crate) fn unit() -> String {
 pub(crate) fn attach(stream: UnixStream) -> io::Result<ExitStatus> {
     stream.set_nonblocking(false)?;
     let _raw = Raw::enter();
-    let (rows, columns) =
-        tcgetwinsize(io::stdin()).map_or((24, 80), |size| (size.ws_row.max(1), size.ws_col.max(1)));
+    let (rows, columns) = size();
     let term = std::env::var("TERM").unwrap_or_else(|_| "linux".to_owned());
     let mut input = stream.try_clone()?;
     writeln!(input, "{rows} {columns} {term}")?;
     // It ends with the process: nothing can end a read from a terminal.
     thread::spawn(move || io::copy(&mut io::stdin().lock(), &mut input));
     show(stream, &mut io::stdout().lock())
+}
+
+/// Rows and columns of the terminal; the usual ones where it does not know.
+fn size() -> (u16, u16) {
+    match tcgetwinsize(io::stdin()) {
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row, size.ws_col),
+        _ => (24, 80),
+    }
 }
 
 /// Shows what the shell writes until it says that it ended.
