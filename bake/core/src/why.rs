@@ -180,7 +180,12 @@ fn recomputed_key(plan: &Plan) -> Digest {
     for layer in &plan.layers {
         parent = key::layer(parent, plan.architecture, layer, |id| plan.secrets.get(id));
     }
-    key::image(plan.architecture, &plan.image, key::sealed(plan.architecture, parent, &plan.seal), &plan.checks)
+    key::image(
+        plan.architecture,
+        &plan.image,
+        key::sealed(plan.architecture, parent, &plan.seal),
+        &plan.checks,
+    )
 }
 
 fn architecture(old: &Plan, new: &Plan) -> Option<Reason> {
