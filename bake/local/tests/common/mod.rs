@@ -101,6 +101,12 @@ pub async fn base_disk() -> Snapshot {
     let lock = File::create(kept().join("lock")).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();
     if !disk.exists() {
+        // Those that older sources made are of no use any more.
+        for entry in kept().read_dir_utf8().unwrap().flatten() {
+            if entry.file_name().starts_with("base-") {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
         let work = tempfile::tempdir_in("/var/tmp").unwrap();
         let new = disk.with_extension("new");
         let started = std::time::Instant::now();
