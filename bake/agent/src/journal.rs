@@ -42,7 +42,7 @@ impl Journal {
         let ended = parse(&text, &head);
         let mut whole = serde_json::to_string(&head).expect("a head is expressible in JSON") + "\n";
         let mut reports: Vec<&OperationReport> = ended.values().collect();
-        reports.sort_by(|a, b| a.id.cmp(&b.id));
+        reports.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         for report in reports {
             whole.push_str(&line(report));
         }

@@ -6,10 +6,10 @@
 //!
 //! The executable that travels is built by
 //! ```text
-//! RUSTFLAGS='-C target-feature=+crt-static' \
+//! RUSTFLAGS="-C target-feature=+crt-static …" \
 //!     cargo build --profile agent -p olbake-agent --target x86_64-unknown-linux-gnu
 //! ```
-//! and must stay below 2 MB.
+//! and must stay below 2 MB; the README has all options.
 
 mod accounts;
 mod blobs;

@@ -3,7 +3,7 @@
 //!
 //! Main types: [`Command`], which says what to run, and [`Ended`], which says how it went.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
@@ -54,7 +54,7 @@ pub(crate) enum Input {
 pub(crate) struct Command<'a> {
     argv: Vec<String>,
     shown: Option<String>,
-    environment: BTreeMap<String, String>,
+    environment: HashMap<String, String>,
     directory: Utf8PathBuf,
     identity: Option<Identity>,
     input: Input,
@@ -97,7 +97,10 @@ impl<'a> Command<'a> {
         Self {
             argv: argv.into_iter().map(Into::into).collect(),
             shown: None,
-            environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            environment: environment
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into_iter()
+                .collect(),
             directory: "/".into(),
             identity: None,
             input: Input::Nothing,

@@ -101,8 +101,8 @@ fn prepare(input: &mut impl Read, outbox: &Outbox) -> std::result::Result<Option
 /// The blobs that are needed by operations that have not ended, and are not there.
 fn missing(start: &Start, blobs: &Blobs, ended: &Ended) -> Vec<Digest> {
     let open = start.operations.iter().filter(|operation| !ended.contains_key(&operation.id));
-    let needed: BTreeSet<Digest> =
-        open.flat_map(|operation| operation.action.contents()).map(|content| content.digest).collect();
+    let mut needed = BTreeSet::new();
+    needed.extend(open.flat_map(|operation| operation.action.contents()).map(|content| content.digest));
     needed.into_iter().filter(|digest| !blobs.has(digest)).collect()
 }
 

@@ -422,7 +422,7 @@ fn parse_simulation(text: &str) -> Vec<Change> {
         }
     };
     let mut changes: Vec<Change> = text.lines().filter_map(parse).collect();
-    changes.sort_by(|a, b| a.what.cmp(&b.what));
+    changes.sort_unstable_by(|a, b| a.what.cmp(&b.what));
     changes
 }
 

@@ -10,7 +10,7 @@
 //! Secrets of fewer than six bytes are not searched for: they are everywhere. A password's hash in `/etc/shadow` is
 //! where it belongs. What a recipe allows, with its reason, is passed over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -59,7 +59,7 @@ pub(crate) fn scan<'a>(context: &Context<'_>, allow: &[Utf8PathBuf]) -> Result<D
     if found.is_empty() {
         return Ok(Decision::Fine);
     }
-    let files: BTreeSet<&String> = found.iter().map(|(path, _)| path).collect();
+    let files: HashSet<&String> = found.iter().map(|(path, _)| path).collect();
     let message = match files.len() {
         1 => "a file holds what must not be in an image".to_owned(),
         count => format!("{count} files hold what must not be in an image"),
@@ -178,7 +178,7 @@ struct Walked {
 
 /// Lists the root file system, without what is mounted in it. File names need not be UTF-8.
 fn walk(context: &Context<'_>) -> Result<Walked> {
-    let mounts: BTreeSet<PathBuf> = mount_points().into_iter().map(Utf8PathBuf::into_std_path_buf).collect();
+    let mounts: HashSet<PathBuf> = mount_points().into_iter().map(Utf8PathBuf::into_std_path_buf).collect();
     let root = device(Utf8Path::new("/"));
     let mut walked = Walked::default();
     let mut open = vec![PathBuf::from("/")];

@@ -2,7 +2,7 @@
 //!
 //! Nothing behind a mount point is touched: a cache of the builder's, or a `/tmp` in memory, is not the image's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::unix::fs::MetadataExt;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -84,9 +84,9 @@ pub(crate) fn seal<'a>(context: &Context<'_>, step: SealStep) -> Result<Decision
 /// The history files that there are.
 pub(crate) fn histories(context: &Context<'_>) -> Result<Vec<Utf8PathBuf>> {
     let mut found = BTreeSet::new();
-    let homes =
-        context.world().accounts().users.iter().map(|user| user.home.clone()).collect::<BTreeSet<_>>();
-    for home in homes.iter().map(Utf8Path::new).filter(|home| home.is_absolute()) {
+    let accounts = context.world().accounts();
+    let homes = accounts.users.iter().map(|user| &user.home);
+    for home in homes.map(Utf8Path::new).filter(|home| home.is_absolute()) {
         for name in HISTORIES {
             let path = home.join(name);
             if context.world().look(&path)? != Node::Absent {
@@ -98,13 +98,13 @@ pub(crate) fn histories(context: &Context<'_>) -> Result<Vec<Utf8PathBuf>> {
 }
 
 /// Where something is mounted, except the root itself.
-pub(crate) fn mount_points() -> BTreeSet<Utf8PathBuf> {
+pub(crate) fn mount_points() -> HashSet<Utf8PathBuf> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     parse_mounts(&text)
 }
 
 /// The fifth field of each line of `/proc/self/mountinfo` (`proc_pid_mountinfo(5)`), its octal escapes undone.
-fn parse_mounts(text: &str) -> BTreeSet<Utf8PathBuf> {
+fn parse_mounts(text: &str) -> HashSet<Utf8PathBuf> {
     let places = text.lines().filter_map(|line| line.split(' ').nth(4));
     let undo = |place: &str| {
         [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
@@ -116,7 +116,7 @@ fn parse_mounts(text: &str) -> BTreeSet<Utf8PathBuf> {
 
 struct Seal<'s, 'c> {
     context: &'s Context<'c>,
-    mounts: BTreeSet<Utf8PathBuf>,
+    mounts: HashSet<Utf8PathBuf>,
     work: Work<'static>,
 }
 

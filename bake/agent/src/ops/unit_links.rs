@@ -101,7 +101,7 @@ pub(crate) fn wanted(world: &World, unit: &str) -> Result<Vec<Link>> {
         links.extend(install.links(&unit, &path)?);
         open.extend(install.also);
     }
-    links.sort();
+    links.sort_unstable();
     links.dedup();
     Ok(links)
 }

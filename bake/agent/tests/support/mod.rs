@@ -2,7 +2,8 @@
 //! real agent runs in namespaces of its own; a driver that speaks the protocol over pipes.
 //!
 //! The root file system is kept under `$OLBAKE_TEST_CACHE`, or `/var/tmp/olbake-test-cache`. Without root the tests
-//! say so and pass; with `OLBAKE_TEST_REQUIRE=1` that is a failure.
+//! say so and pass; with `OLBAKE_TEST_REQUIRE=1` that is a failure. `OLBAKE_AGENT` names another executable to test
+//! than the one that cargo built for the tests: the static one that travels.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -107,7 +108,8 @@ impl Machine {
         run(Command::new("mount").args(["--bind", "/dev"]).arg(machine.root().join("dev")));
         let agent = machine.root().join("run/olbake-agent");
         // Another process copies it: a descriptor open for writing would be inherited by what other tests start.
-        run(Command::new("cp").arg(env!("CARGO_BIN_EXE_olbake-agent")).arg(&agent));
+        let given = std::env::var_os("OLBAKE_AGENT");
+        run(Command::new("cp").arg(given.unwrap_or(env!("CARGO_BIN_EXE_olbake-agent").into())).arg(&agent));
         fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
         machine
     }
