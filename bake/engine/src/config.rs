@@ -8,7 +8,7 @@
 //!
 //! [cache]
 //! dir = ".olbake/cache"
-//! max_size = "40 GiB"
+//! max_size = "10 GiB"
 //! ```
 //!
 //! Every key has a default, and so has the file. What is not known is an error, and all errors come together.
@@ -31,7 +31,7 @@ pub const REGISTRY: &str = "file://.olbake/registry";
 /// Where the cache is, unless the file says otherwise.
 pub const CACHE: &str = ".olbake/cache";
 /// What the cache holds at most, unless the file says otherwise.
-pub const CACHE_SIZE: u64 = 40 << 30;
+pub const CACHE_SIZE: u64 = 10 << 30;
 
 /// A workspace's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -35,6 +35,8 @@ pub(super) fn run(args: &BakeArgs, context: &mut Context) -> Result {
         machines::preflight(context, &substrates(wants.substrate))?;
     }
     let ends = machines::block_on(bake(context, &place, wants, planned))?;
+    // What the cache holds beyond its size goes when nothing of this command uses a disk any more.
+    place.cache()?.trim()?;
     tell(context, ends)
 }
 

@@ -45,7 +45,7 @@ impl World {
         machine.lock().unwrap();
         let dir = tempfile::Builder::new().prefix("olbake-e2e-").tempdir_in("/var/tmp").unwrap().keep();
         let world = Self { dir, cache, _turn: turn, _machine: machine };
-        world.write("olbake.toml", "");
+        world.write("olbake.toml", "[cache]\nmax_size = \"6 GiB\"\n");
         for (path, text) in files {
             world.write(path, text);
         }
