@@ -106,7 +106,14 @@ pub struct MachineSpec {
     pub package_cache: Option<Utf8PathBuf>,
     /// The agent's executable on this host.
     pub agent: Utf8PathBuf,
+    /// For fresh boots: who the machine is, as the content of [`INSTANCE_FILE`], JSON. It is there before the
+    /// first program runs, as boot inputs are where images are deployed.
+    pub instance: Option<String>,
 }
+
+/// Where a machine finds out which image it runs: `{"image", "variant", "digest"}`; the digest is null while the
+/// version does not exist yet.
+pub const INSTANCE_FILE: &str = "/etc/olbake/instance.json";
 
 /// The two ends of an agent's stream, and what it writes beside it.
 pub struct AgentStream {

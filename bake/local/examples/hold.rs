@@ -50,5 +50,6 @@ fn spec(
         work_dir,
         package_cache: None,
         agent: agent.to_owned(),
+        instance: None,
     })
 }

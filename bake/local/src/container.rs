@@ -63,7 +63,7 @@ struct Booted {
 impl Container {
     /// Starts one and waits until it is up.
     pub(crate) fn start(spec: MachineSpec) -> Result<Self, MachineError> {
-        let MachineSpec { name, start, parent, disk, work_dir, package_cache, agent, .. } = spec;
+        let MachineSpec { name, start, parent, disk, work_dir, package_cache, agent, instance, .. } = spec;
         let agent_folder = work_dir.join("machine");
         prepare_agent(&agent, &agent_folder)?;
         let (mounts, disk) = match start {
@@ -93,6 +93,7 @@ impl Container {
             Start::BuildBooted => container.boot(Network::Host)?,
             Start::Fresh => {
                 seed::no_cloud(container.root())?;
+                seed::identity(container.root(), instance.as_deref())?;
                 container.boot(Network::None)?;
             }
         }

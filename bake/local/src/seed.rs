@@ -6,7 +6,7 @@
 use std::fs;
 
 use camino::Utf8Path;
-use olbake_engine::machine::MachineError;
+use olbake_engine::machine::{INSTANCE_FILE, MachineError};
 
 use crate::host::io_error;
 use crate::nspawn::Network;
@@ -50,6 +50,12 @@ pub(crate) fn no_cloud(root: &Utf8Path) -> Result<(), MachineError> {
     let folder = root.join("var/lib/cloud/seed/nocloud");
     let files = [("meta-data", META_DATA), ("user-data", USER_DATA), ("network-config", NETWORK_CONFIG)];
     files.into_iter().try_for_each(|(name, content)| write(&folder.join(name), content))
+}
+
+/// Tells a machine which image it runs.
+pub(crate) fn identity(root: &Utf8Path, instance: Option<&str>) -> Result<(), MachineError> {
+    let path = root.join(INSTANCE_FILE.trim_start_matches('/'));
+    instance.map_or(Ok(()), |instance| write(&path, instance))
 }
 
 /// Writes a file and the folders above it.

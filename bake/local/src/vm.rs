@@ -50,7 +50,7 @@ pub(crate) struct Vm {
 impl Vm {
     /// Starts one and waits until it is up.
     pub(crate) fn start(spec: MachineSpec, architecture: Architecture) -> Result<Self, MachineError> {
-        let MachineSpec { start, parent, work_dir, agent, .. } = spec;
+        let MachineSpec { start, parent, work_dir, agent, instance, .. } = spec;
         if start != Start::Fresh {
             return Err(host_error("VMs only boot what is finished: images are built in containers"));
         }
@@ -58,6 +58,7 @@ impl Vm {
         copy_disk(&parent.disk, &disk)?;
         let root = mount_root(&disk, &work_dir.join("root"), Access::ReadWrite)?;
         prepare(root.directory(), &agent)?;
+        seed::identity(root.directory(), instance.as_deref())?;
         root.close()?;
         let accelerated = kvm::runs(architecture, &work_dir)?;
         let console = Console::new(work_dir.join("console.log"));

@@ -8,6 +8,11 @@ use camino::{Utf8Path, Utf8PathBuf};
 /// The largest that the agent may be, in bytes: it travels to every machine.
 const AGENT_LIMIT: u64 = 2 * 1024 * 1024;
 
+/// How the agent is compiled: statically, so that it runs on any Linux of its architecture, at a fixed address and
+/// without unwind tables, so that it stays small. `bake/agent/build.rs` has the linker's part.
+const AGENT_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static -C force-unwind-tables=no \
+                           -C llvm-args=-enable-machine-outliner=always";
+
 /// What was built.
 pub(crate) struct Built {
     /// The command.
@@ -47,7 +52,7 @@ pub(crate) fn agent() -> Result<Utf8PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     cargo(
         &["build", "--quiet", "--package", "olbake-agent", "--profile", "agent", "--target", &target],
-        &[("RUSTFLAGS", "-C target-feature=+crt-static")],
+        &[("RUSTFLAGS", AGENT_FLAGS)],
     )?;
     let agent = target_directory()?.join(&target).join("agent/olbake-agent");
     let size = std::fs::metadata(&agent).with_context(|| format!("cannot read `{agent}`"))?.len();

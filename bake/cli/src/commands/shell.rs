@@ -57,11 +57,13 @@ async fn open(
     cancel: olbake_engine::cancel::Cancel,
 ) -> Result {
     let bake = machines::bake(context, place, wants, reporter.sink(), cancel)?;
-    let (name, disk) = match subject {
-        Subject::Version(version) => (version.image.to_string(), bake.version_disk(&version).await?),
-        Subject::Disk(disk) => ("failed".to_owned(), disk),
+    let (name, disk, version) = match &subject {
+        Subject::Version(version) => {
+            (version.image.to_string(), bake.version_disk(version).await?, Some(&**version))
+        }
+        Subject::Disk(disk) => ("failed".to_owned(), disk.clone(), None),
     };
     // How a person left the shell is no error of this command.
-    let _status = bake.shell(&name, disk).await?;
+    let _status = bake.shell(&name, disk, version).await?;
     Ok(())
 }

@@ -103,6 +103,7 @@ impl<'a> ImageBake<'a> {
             substrate: self.bake.options.verify,
             agent: &self.bake.options.agent,
             on_failure: self.bake.options.on_failure,
+            digest: None,
         };
         let checks = boot.check(&sealed, self.plan, &operations).await?;
         let passed = all_hold(&checks)?;

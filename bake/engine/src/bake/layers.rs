@@ -146,6 +146,7 @@ impl Layers<'_> {
                 work_dir: self.work.machine().map_err(self.journal())?,
                 package_cache: Some(self.bake.cache.packages()),
                 agent: self.bake.options.agent.clone(),
+                instance: None,
             })
             .await?;
         // Starting is mostly copying the disk: what keeping one more will cost.

@@ -13,7 +13,7 @@ use crate::payload::Payloads;
 use crate::registry::{Registry, RegistryError, Version};
 
 use super::operations::Operations;
-use super::verify::FreshBoot;
+use super::verify::{FreshBoot, instance};
 use super::work::WorkDir;
 use super::{Bake, BakeError, OnFailure};
 
@@ -72,6 +72,7 @@ impl Bake {
             substrate: self.options.verify,
             agent: &self.options.agent,
             on_failure: OnFailure::Cleanup,
+            digest: Some(version.digest),
         };
         let began = std::time::Instant::now();
         self.events.send(Event::StageStarted { image: image.clone(), stage: Stage::Verify });
@@ -81,8 +82,14 @@ impl Bake {
         Ok(checks)
     }
 
-    /// Boots a throw-away copy of a disk, where the options say, and gives the terminal to a shell on it.
-    pub async fn shell(&self, name: &str, disk: Snapshot) -> Result<ShellStatus, BakeError> {
+    /// Boots a throw-away copy of a disk, where the options say, and gives the terminal to a shell on it. A
+    /// version's machine is told who it is.
+    pub async fn shell(
+        &self,
+        name: &str,
+        disk: Snapshot,
+        version: Option<&Version>,
+    ) -> Result<ShellStatus, BakeError> {
         self.clean_up_after_others().await?;
         let work = self.work_dir("shell")?;
         let spec = MachineSpec {
@@ -94,6 +101,7 @@ impl Bake {
             work_dir: work.machine().map_err(|source| self.work_error(source))?,
             package_cache: None,
             agent: self.options.agent.clone(),
+            instance: version.map(|version| instance(&version.image_ref(), Some(version.digest))),
         };
         let mut machine = tokio::select! {
             machine = self.builder.start(spec) => machine?,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use olbake_core::operation::Operation;
 use olbake_core::plan::Plan;
 use olbake_core::report::Outcome;
+use olbake_core::{Digest, ImageRef};
 
 use crate::event::CheckResult;
 use crate::machine::{Builder, MachineSpec, Snapshot, Start, Substrate};
@@ -20,6 +21,14 @@ pub(super) struct FreshBoot<'a> {
     pub(super) substrate: Substrate,
     pub(super) agent: &'a camino::Utf8Path,
     pub(super) on_failure: OnFailure,
+    /// The version, when it exists already.
+    pub(super) digest: Option<Digest>,
+}
+
+/// Who a machine of an image is, for its own programs.
+pub(super) fn instance(image: &ImageRef, digest: Option<Digest>) -> String {
+    let ImageRef { image, variant } = image;
+    serde_json::json!({ "image": image, "variant": variant, "digest": digest }).to_string()
 }
 
 impl FreshBoot<'_> {
@@ -46,6 +55,7 @@ impl FreshBoot<'_> {
                 work_dir: self.work.machine().map_err(io)?,
                 package_cache: None,
                 agent: self.agent.to_owned(),
+                instance: Some(instance(&plan.image, self.digest)),
             })
             .await?;
         let checks: Vec<Operation> =

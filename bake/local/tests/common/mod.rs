@@ -73,6 +73,7 @@ impl Place {
             work_dir: self.folder(name),
             package_cache: Some(cache()),
             agent: self.agent.clone(),
+            instance: None,
         }
     }
 }
