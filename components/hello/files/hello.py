@@ -34,6 +34,7 @@ KEYS = {
     "workers": int,
     "data": str,
     "access_log": bool,
+    "access_log_bytes": int,
     "drain_seconds": float,
 }
 DEFAULTS = {
@@ -44,6 +45,7 @@ DEFAULTS = {
     "workers": 1,
     "data": "/var/lib/hello",
     "access_log": True,
+    "access_log_bytes": 64 << 20,
     "drain_seconds": 10.0,
 }
 
@@ -105,14 +107,14 @@ class Identity:
 
 
 class AccessLog:
-    """One line of JSON a request, in a file a day; hello-cleanup removes old ones."""
+    """One line of JSON a request, in a file a day of bounded size; hello-cleanup removes old ones."""
 
     def __init__(self):
         self.day = None
         self.file = None
         self.lock = threading.Lock()
 
-    def write(self, directory, entry):
+    def write(self, directory, limit, entry):
         now = datetime.datetime.now(datetime.UTC)
         line = json.dumps({"time": now.isoformat(timespec="milliseconds")} | entry) + "\n"
         with self.lock:
@@ -124,7 +126,9 @@ class AccessLog:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
                 self.day = now.date()
-            os.write(self.file, line.encode())
+            # Where appending ended is how large the file is: a flood of requests does not fill the disk.
+            if os.lseek(self.file, 0, os.SEEK_CUR) < limit:
+                os.write(self.file, line.encode())
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -282,7 +286,8 @@ class Worker:
         if not self.config["access_log"] or path.startswith("/health"):
             return
         try:
-            self.access.write(self.config["data"], {"method": method, "path": path, "status": status})
+            entry = {"method": method, "path": path, "status": status}
+            self.access.write(self.config["data"], self.config["access_log_bytes"], entry)
         except OSError as error:
             log(f"access log: {error}")
 
