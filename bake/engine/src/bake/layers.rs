@@ -5,7 +5,7 @@
 //! between the last kept disk and the failed one run again, and their disk is kept: the next bake begins at the
 //! layer that failed. Main type: [`Layers`].
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use olbake_core::Digest;
 use olbake_core::operation::Operation;
@@ -58,7 +58,7 @@ impl Layers<'_> {
             let layer = &self.plan.layers[index];
             let began = Instant::now();
             self.tell_started(layer);
-            let reports = self.run_one(index).await?;
+            let (reports, worked) = self.run_one(index).await?;
             let seconds = began.elapsed().as_secs_f64();
             self.tell_finished(layer, &reports, seconds);
             results.push(LayerResult {
@@ -67,7 +67,7 @@ impl Layers<'_> {
                 outcome: LayerOutcome::Run,
                 seconds,
             });
-            self.policy.worked(began.elapsed());
+            self.policy.worked(worked);
             if self.policy.is_due() {
                 self.keep(layer.key).await?;
             }
@@ -95,7 +95,8 @@ impl Layers<'_> {
         Ok(disk)
     }
 
-    async fn run_one(&mut self, index: usize) -> Result<Vec<OperationReport>, BakeError> {
+    /// Runs one layer; says how long its operations took, without what the machine took to start.
+    async fn run_one(&mut self, index: usize) -> Result<(Vec<OperationReport>, Duration), BakeError> {
         let layer = &self.plan.layers[index];
         let step = format!("layer {}", layer.component);
         self.work.intent(&step).map_err(self.journal())?;
@@ -106,7 +107,9 @@ impl Layers<'_> {
             self.keep(before).await?;
         }
         self.ready(start).await?;
+        let began = Instant::now();
         let reports = self.run_on_machine(&layer.operations, layer.key).await?;
+        let worked = began.elapsed();
         if let Some(failed) = failure(&layer.operations, &reports) {
             self.work.outcome(&step, false).map_err(self.journal())?;
             self.tell_finished(layer, &reports, 0.0);
@@ -116,7 +119,7 @@ impl Layers<'_> {
         }
         self.work.outcome(&step, true).map_err(self.journal())?;
         self.since.push(index);
-        Ok(reports)
+        Ok((reports, worked))
     }
 
     async fn run_on_machine(
