@@ -354,7 +354,7 @@ impl<'p, 'a> Imaging<'p, 'a> {
             base: self.base,
             layers,
             seal,
-            key: key::image(architecture, &self.image, sealed, &checks),
+            key: key::image(architecture, self.image, sealed, &checks),
             checks,
             payloads: self.payloads,
             secrets: self.secrets,

@@ -43,9 +43,14 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// The full path of a command, looked up as a shell of root would.
 pub(crate) fn find_tool(name: &str) -> Option<std::path::PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(std::path::PathBuf::from);
-    std::env::split_paths(&path).chain(usual).map(|folder| folder.join(name)).find(|file| file.is_file())
+    std::env::split_paths(&search_path()).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Where commands are looked for, here and by the commands themselves: `PATH`, and what root has in it.
+fn search_path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/usr/bin:/sbin:/bin");
+    path
 }
 
 /// A command to run on the host.
@@ -128,9 +133,10 @@ impl HostCommand {
     pub(crate) fn spawn(self, input: Stdio, output: Stdio, errors: Stdio) -> Result<Child, MachineError> {
         let Self { program, arguments, environment, folder, input: _ } = self;
         let path = find_tool(program).ok_or_else(|| crate::preflight::missing(program))?;
-        let mut command = Command::new("setpriv");
+        let setpriv = find_tool("setpriv").ok_or_else(|| crate::preflight::missing("setpriv"))?;
+        let mut command = Command::new(setpriv);
         command.args(["--pdeathsig", "KILL", "--"]).arg(path).args(arguments);
-        command.envs(environment).env("LC_ALL", "C.UTF-8");
+        command.env("PATH", search_path()).env("LC_ALL", "C.UTF-8").envs(environment);
         if let Some(folder) = folder {
             command.current_dir(folder);
         }

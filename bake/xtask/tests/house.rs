@@ -1,5 +1,7 @@
 //! Keeps the house in order: which crate may know which, what bake/core may touch, and who may draw.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

@@ -119,7 +119,9 @@ component(name = "leaky", install = install, configure = configure, verify = ver
         .unwrap();
     let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
     assert!(listing.contains("etc/ssh/sshd_config"), "the listing shows nothing");
-    for gone in ["ssh_host_", ".bash_history", "/var/lib/apt/lists/partial/", "usr/sbin/policy-rc.d", "olbake-agent"] {
+    for gone in
+        ["ssh_host_", ".bash_history", "/var/lib/apt/lists/partial/", "usr/sbin/policy-rc.d", "olbake-agent"]
+    {
         assert!(!listing.contains(gone), "{gone} is left in the image");
     }
     let machine_id = listing.lines().find(|line| line.ends_with("etc/machine-id")).unwrap();

@@ -4,6 +4,8 @@
 //! `OLBAKE_TEST_REQUIRE=1` (CI) it fails instead. A Debian is made once a machine and kept below
 //! `$OLBAKE_TEST_CACHE` (`/var/tmp/olbake-test-cache`); bakes of the tests begin there.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod bakes;
 mod faults;
 mod interruptions;

@@ -277,11 +277,11 @@ fn failure(operations: &[Operation], reports: &[OperationReport]) -> Option<Bake
         component: component_of(operation),
         title: operation.title.clone(),
         span: operation.spans.first().cloned(),
-        failure: report.failure.clone().unwrap_or_else(|| olbake_core::report::Failure {
+        failure: Box::new(report.failure.clone().unwrap_or_else(|| olbake_core::report::Failure {
             message: "the agent gave no reason".to_owned(),
             command: None,
             status: None,
             output: None,
-        }),
+        })),
     })
 }

@@ -97,7 +97,7 @@ pub enum BakeError {
         /// The recipe's line.
         span: Option<Span>,
         /// Why.
-        failure: Failure,
+        failure: Box<Failure>,
     },
     /// Checks did not hold on the fresh boot.
     #[error("{} {} not hold on a fresh boot: {}", .failed.len(), if .failed.len() == 1 { "check does" } else { "checks do" }, .failed.join(", "))]
