@@ -26,7 +26,7 @@ fn run() -> ExitCode {
     let (cli, startup) = match begin() {
         Ok(begun) => begun,
         Err(error) => {
-            eprintln!("error: {}", error.message());
+            ui::before_anything(&error);
             return ExitCode::from(error.kind.code());
         }
     };

@@ -41,7 +41,8 @@ const IMPURE: [&str; 13] = [
 ];
 
 /// Crates that bake/core may be made of.
-const PURE_CRATES: [&str; 7] = ["camino", "schemars", "serde", "serde_json", "sha2", "strsim", "thiserror"];
+const PURE_CRATES: [&str; 9] =
+    ["camino", "indexmap", "regex-lite", "schemars", "serde", "serde_json", "sha2", "strsim", "thiserror"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
@@ -137,7 +138,8 @@ fn the_core_is_pure() {
 
 #[test]
 fn only_the_ui_draws() {
-    for folder in ["agent", "core", "engine", "lang", "local", "cli"] {
+    // The agent has no terminal: what it says of itself, before it serves, is plain text of its own.
+    for folder in ["core", "engine", "lang", "local", "cli"] {
         for (path, text) in sources(&root().join("bake").join(folder).join("src")) {
             if path.components().any(|part| part.as_os_str() == "ui") {
                 continue;

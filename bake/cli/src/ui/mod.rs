@@ -54,6 +54,11 @@ enum Record<'a, T: Serialize> {
     },
 }
 
+/// Says what went wrong before there was anything to draw with.
+pub(crate) fn before_anything(error: &CliError) {
+    eprintln!("error: {}", error.message());
+}
+
 impl Ui {
     /// As the terminal, the environment and the command line ask for.
     pub(crate) fn new(startup: &Startup, color: ColorChoice, json: bool) -> Self {
