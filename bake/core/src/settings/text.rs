@@ -1,6 +1,6 @@
 //! The forms of the text types: each function returns the canonical value, or what was expected.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use crate::secret::{MARKER_END, MARKER_START};
 
