@@ -75,6 +75,8 @@ pub enum Start {
     BuildBooted,
     /// To be looked at: a fresh boot of the disk as it is; what it writes is thrown away.
     Fresh,
+    /// To be looked at without a boot: the agent runs in it; what it writes is thrown away.
+    Inspect,
 }
 
 /// The substrate a machine runs on.

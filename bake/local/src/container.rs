@@ -67,14 +67,14 @@ impl Container {
         let agent_folder = work_dir.join("machine");
         prepare_agent(&agent, &agent_folder)?;
         let (mounts, disk) = match start {
-            Start::Fresh => (mount_throw_away(&parent, &work_dir)?, None),
+            Start::Fresh | Start::Inspect => (mount_throw_away(&parent, &work_dir)?, None),
             Start::Build | Start::BuildBooted => {
                 let disk = disk.ok_or_else(|| host_error("a machine that is to be changed needs a disk"))?;
                 copy_disk(&parent.disk, &disk)?;
                 (vec![mount_root(&disk, &work_dir.join("root"), Access::ReadWrite)?], Some(disk))
             }
         };
-        let kept = package_cache.filter(|_| start != Start::Fresh);
+        let kept = package_cache.filter(|_| disk.is_some());
         let packages = kept.map(|kept| PackageCache::open(&kept, work_dir.join("packages"))).transpose()?;
         let mut container = Self {
             name,
@@ -89,7 +89,7 @@ impl Container {
             nspawn_names: Vec::new(),
         };
         match start {
-            Start::Build => {}
+            Start::Build | Start::Inspect => {}
             Start::BuildBooted => container.boot(Network::Host)?,
             Start::Fresh => {
                 seed::no_cloud(container.root())?;

@@ -67,7 +67,7 @@ pub(crate) fn stage(stage: Stage) -> &'static str {
         Stage::Base => "base",
         Stage::Checkpoint => "keeping the disk",
         Stage::Seal => "sealing",
-        Stage::Verify => "verifying on a fresh boot",
+        Stage::Verify => "verifying on a fresh boot, searching for leaks",
         Stage::Register => "registering",
     }
 }
@@ -86,8 +86,8 @@ fn stage_ended(stage: Stage) -> Option<&'static str> {
         Stage::Base => Some("base disk ready"),
         // Nothing that anyone waits for.
         Stage::Checkpoint => None,
-        Stage::Seal => Some("sealed, no leaks found"),
-        Stage::Verify => Some("verified on a fresh boot"),
+        Stage::Seal => Some("sealed"),
+        Stage::Verify => Some("verified on a fresh boot, no leaks found"),
         Stage::Register => Some("registered"),
     }
 }
@@ -146,7 +146,7 @@ mod tests {
                 cached: false,
                 seconds: 75.0,
             },
-            Some("web/large: verified on a fresh boot (1 min 15 s)"),
+            Some("web/large: verified on a fresh boot, no leaks found (1 min 15 s)"),
         );
         check(
             &Event::Note { image: None, message: "\u{1b}[1mremoved a mount".into() },

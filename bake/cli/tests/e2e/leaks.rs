@@ -14,6 +14,10 @@ fn leaks(component: &str, token: &str, words: &[&str]) {
     ended.says(words);
     assert!(!ended.said().contains(token), "the secret is in what was said");
     assert!(super::support::versions(&world.registry()).is_empty());
+    if component.contains("setting(secret") {
+        let packs = super::support::files(&world.registry().join("v1/packs"));
+        assert!(packs.is_empty(), "blocks that may hold the secret reached the store: {packs:?}");
+    }
     assert_eq!(Traces::settled(), Traces::none());
 }
 

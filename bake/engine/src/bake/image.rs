@@ -10,7 +10,7 @@ use olbake_core::plan::{Base, Plan};
 use olbake_core::report::Outcome;
 use olbake_core::secret::SecretId;
 use olbake_core::{Digest, ImageRef, key};
-use tokio::sync::{OwnedMutexGuard, mpsc, watch};
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
 
 use crate::event::{BakeResult, CheckResult, Event, LayerOutcome, LayerResult, Stage};
 use crate::machine::Snapshot;
@@ -19,10 +19,11 @@ use crate::registry::{Registry, Version};
 
 use super::checkpoint::Policy;
 use super::layers::{Kept, Layers};
+use super::leaks::LeakSearch;
 use super::operations::Operations;
 use super::verify::FreshBoot;
 use super::work::WorkDir;
-use super::{Bake, BakeError, BaseProgress, PlannedImage, Progress};
+use super::{Bake, BakeError, BaseProgress, OnFailure, PlannedImage, Progress};
 
 /// The bake of one image.
 pub(super) struct ImageBake<'a> {
@@ -89,7 +90,12 @@ impl<'a> ImageBake<'a> {
             architecture: self.plan.architecture.kernel(),
         };
         let (kept, hear_kept) = mpsc::unbounded_channel();
-        let writer = tokio::spawn(write_kept(self.bake.registry.clone(), hear_kept));
+        let (clear, cleared) = oneshot::channel();
+        let mut clear = Some(clear);
+        let writer = tokio::spawn(write_kept(self.bake.registry.clone(), hear_kept, cleared));
+        if secrets.is_empty() {
+            let_through(&mut clear);
+        }
         let (results, sealed) = self.sealed_disk(work, &operations, kept).await?;
         drop(turn);
         self.tell.send_replace(Progress::Sealed { disk: sealed.clone() });
@@ -105,8 +111,17 @@ impl<'a> ImageBake<'a> {
             on_failure: self.bake.options.on_failure,
             digest: None,
         };
-        let checks = boot.check(&sealed, self.plan, &operations).await?;
-        let passed = all_hold(&checks)?;
+        let search = LeakSearch { bake: self.bake, work, plan: self.plan, operations: &operations };
+        let sealed_key = self.sealed_key();
+        let (searched, checks) = if self.bake.options.on_failure == OnFailure::Shell {
+            // One terminal: one after the other.
+            (search.run(&sealed, sealed_key).await, boot.check(&sealed, self.plan, &operations).await)
+        } else {
+            tokio::join!(search.run(&sealed, sealed_key), boot.check(&sealed, self.plan, &operations))
+        };
+        searched?;
+        let_through(&mut clear);
+        let passed = all_hold(&checks?)?;
         self.stage_finished(Stage::Verify, began);
         work.outcome("verify", true).map_err(|source| self.io("cannot write to", source))?;
 
@@ -374,12 +389,25 @@ fn all_hold(checks: &[CheckResult]) -> Result<Vec<CheckResult>, BakeError> {
     if failed.is_empty() { Ok(checks.to_vec()) } else { Err(BakeError::Verification { failed }) }
 }
 
+/// Lets the writer to the store begin.
+fn let_through(clear: &mut Option<oneshot::Sender<()>>) {
+    if let Some(clear) = clear.take() {
+        // A writer that is gone has said why by itself.
+        clear.send(()).ok();
+    }
+}
+
 /// Writes kept disks to the store as they come, while the bake goes on: blocks that the store has are not written
 /// again, so each costs what it differs by. Ends with the block map of the last: the sealed disk's.
+/// Nothing is written before `cleared`: what secrets may be in does not reach the store unsearched.
 async fn write_kept(
     registry: Arc<Registry>,
     mut kept: mpsc::UnboundedReceiver<Kept>,
+    cleared: oneshot::Receiver<()>,
 ) -> Result<Option<BlockMap>, BakeError> {
+    if cleared.await.is_err() {
+        return Ok(None);
+    }
     let mut last = None;
     while let Some(Kept { key, disk }) = kept.recv().await {
         let map = registry.write_disk(&disk.disk).await?;

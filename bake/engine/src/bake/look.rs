@@ -12,6 +12,7 @@ use crate::machine::{MachineSpec, ShellStatus, Snapshot, Start};
 use crate::payload::Payloads;
 use crate::registry::{Registry, RegistryError, Version};
 
+use super::leaks::LeakSearch;
 use super::operations::Operations;
 use super::verify::{FreshBoot, instance};
 use super::work::WorkDir;
@@ -47,8 +48,9 @@ impl Bake {
         })
     }
 
-    /// Boots a version afresh, where the options say, and runs its checks. Their results, in the plan's order; a
-    /// check that does not hold is no error here.
+    /// Boots a version afresh, where the options say, runs its checks and searches its disk for leaks (secrets of
+    /// its bake are not known any more). The checks' results, in the plan's order; a check that does not hold is no
+    /// error here.
     pub async fn verify(&self, version: &Version) -> Result<Vec<CheckResult>, BakeError> {
         self.clean_up_after_others().await?;
         let image = version.image_ref();
@@ -76,7 +78,11 @@ impl Bake {
         };
         let began = std::time::Instant::now();
         self.events.send(Event::StageStarted { image: image.clone(), stage: Stage::Verify });
-        let checks = boot.check(&disk, &plan, &operations).await?;
+        let search = LeakSearch { bake: self, work: &work, plan: &plan, operations: &operations };
+        let (searched, checks) =
+            tokio::join!(search.run(&disk, version.sealed_key), boot.check(&disk, &plan, &operations));
+        searched?;
+        let checks = checks?;
         let seconds = began.elapsed().as_secs_f64();
         self.events.send(Event::StageFinished { image, stage: Stage::Verify, cached: false, seconds });
         Ok(checks)

@@ -8,8 +8,9 @@
 //! 2. The nearest known disk is looked for, from the end: sealed disk, layers from the last, base.
 //! 3. The layers after it run on a copy of that disk ([`layers`]). A disk is kept where keeping it costs less than
 //!    the work since the last kept one ([`checkpoint`]).
-//! 4. Seal and leak scan.
-//! 5. The disk boots fresh and the checks run ([`verify`]), while its blocks go to the store.
+//! 4. What identifies the build is removed.
+//! 5. The disk boots fresh and the checks run ([`verify`]), while it is searched for leaks ([`leaks`]). Its blocks go
+//!    to the store meanwhile, unless the bake used secrets: then nothing does before the search is over.
 //! 6. The version is registered: the one step after which it exists.
 //!
 //! Everything lies in a working directory of the bake until then ([`work`]).
@@ -17,6 +18,7 @@
 mod checkpoint;
 mod image;
 mod layers;
+mod leaks;
 pub mod look;
 mod operations;
 mod verify;

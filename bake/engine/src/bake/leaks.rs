@@ -1,0 +1,84 @@
+//! The search of a sealed disk for what must not leave: secrets used in the bake, private keys, builder identity.
+//!
+//! It reads the disk as the version will have it, while the same disk boots fresh for its checks: both must hold
+//! before the version exists, and neither needs the other. Main type: [`LeakSearch`].
+
+use olbake_core::Digest;
+use olbake_core::digest::FieldDigest;
+use olbake_core::operation::{Action, Operation};
+use olbake_core::plan::Plan;
+
+use crate::event::Event;
+use crate::machine::{Machine, MachineSpec, Snapshot, Start, Substrate};
+
+use super::operations::Operations;
+use super::work::WorkDir;
+use super::{Bake, BakeError, OnFailure};
+
+/// Whether an operation of the seal is the search.
+pub(super) fn is_scan(operation: &Operation) -> bool {
+    matches!(operation.action, Action::LeakScan { .. })
+}
+
+/// The search of one disk.
+pub(super) struct LeakSearch<'a> {
+    pub(super) bake: &'a Bake,
+    pub(super) work: &'a WorkDir,
+    pub(super) plan: &'a Plan,
+    pub(super) operations: &'a Operations<'a>,
+}
+
+impl LeakSearch<'_> {
+    /// Searches; what is found is the error.
+    pub(super) async fn run(&self, disk: &Snapshot, sealed_key: Digest) -> Result<(), BakeError> {
+        let scan: Vec<Operation> = self.plan.seal.iter().filter(|step| is_scan(step)).cloned().collect();
+        let run = FieldDigest::new("olbake leak search").field("disk", sealed_key.as_bytes()).finish();
+        let mut machine = self.machine(disk).await?;
+        let end = self.operations.run(&mut *machine, &scan, run, false).await;
+        let found = match end {
+            Ok(end) => super::layers::failure(&scan, &end.reports),
+            Err(error) => Some(error),
+        };
+        if found.is_some() {
+            self.after_failure(&mut *machine, disk).await?;
+        }
+        machine.stop().await?;
+        found.map_or(Ok(()), Err)
+    }
+
+    async fn machine(&self, disk: &Snapshot) -> Result<Box<dyn Machine>, BakeError> {
+        let failed = |source| BakeError::Io {
+            action: "cannot make a directory in",
+            path: self.work.path().to_owned(),
+            source,
+        };
+        let spec = MachineSpec {
+            name: self.plan.image.image.to_string(),
+            substrate: Substrate::Container,
+            start: Start::Inspect,
+            parent: disk.clone(),
+            disk: None,
+            work_dir: self.work.machine().map_err(failed)?,
+            package_cache: None,
+            agent: self.bake.options.agent.clone(),
+            instance: None,
+        };
+        Ok(self.bake.builder.start(spec).await?)
+    }
+
+    /// Lets a person look at the machine, or keeps a copy of its disk, as was asked for.
+    async fn after_failure(&self, machine: &mut dyn Machine, disk: &Snapshot) -> Result<(), BakeError> {
+        match self.bake.options.on_failure {
+            OnFailure::Cleanup => Ok(()),
+            OnFailure::Shell => super::layers::shell(machine, self.operations).await,
+            OnFailure::Keep => {
+                let copy = self.bake.builder.copy(disk, &self.work.disk()).await?;
+                let path = self.bake.cache.keep_failed(&self.plan.image, &copy.disk)?;
+                let message =
+                    format!("the disk with the leak is at {path}; `olbake shell --disk {path}` opens it");
+                self.bake.events.send(Event::Note { image: Some(self.plan.image.clone()), message });
+                Ok(())
+            }
+        }
+    }
+}
