@@ -1,6 +1,9 @@
 //! The workspace's directory and what its configuration names: registry, cache, secrets. Main type: [`Place`].
 
+use std::collections::BTreeMap;
+
 use camino::Utf8PathBuf;
+use olbake_core::settings::parse_dotenv;
 use olbake_engine::cache::Cache;
 use olbake_engine::config::Config;
 use olbake_engine::registry::Registry;
@@ -40,8 +43,14 @@ impl Place {
         Ok(Cache::open(&self.config.cache, Some(self.config.cache_size))?)
     }
 
-    /// What reads secrets.
+    /// What reads secrets: `env:NAME` means the environment's variable, or else that of `.env`. Mistakes in that
+    /// file are told where settings are read from it.
     pub(super) fn secrets(&self, startup: &Startup) -> SecretReader {
-        SecretReader::new(startup.env.clone(), &self.root, &self.config.cache)
+        let text = std::fs::read_to_string(self.root.join(".env")).unwrap_or_default();
+        let (entries, _) = parse_dotenv(".env", &text);
+        let mut variables: BTreeMap<String, String> =
+            entries.into_iter().map(|entry| (entry.name, entry.value)).collect();
+        variables.extend(startup.env.clone());
+        SecretReader::new(variables, &self.root, &self.config.cache)
     }
 }

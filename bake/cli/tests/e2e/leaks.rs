@@ -81,6 +81,15 @@ fn a_secret_used_and_not_kept_is_no_leak() {
 }
 
 #[test]
+fn a_secret_may_come_from_the_env_file() {
+    let Some(world) = World::new(&[("images/leaky/image.star", IMAGE)]) else { return };
+    let body = "    run.command([\"sh\", \"-c\", \"test \\\"$T\\\" = correct-horse-from-file\"], env = {\"T\": s.token})";
+    world.write("components/leaky/component.star", &with_secret(body));
+    world.write(".env", "LEAKY_TOKEN=correct-horse-from-file\n");
+    world.bake(&["leaky"]);
+}
+
+#[test]
 fn a_private_key_is_found() {
     let component = r#"
 def configure(s, m):
