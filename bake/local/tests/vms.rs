@@ -1,5 +1,7 @@
 //! A VM on a real disk, booted under UEFI.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to end")]
+
 mod common;
 
 use common::{Place, assert_clean, base_disk, can_run, run};
