@@ -210,11 +210,11 @@ mod tests {
 
     #[test]
     fn only_the_folder_itself_is_mentioned() {
-        let folder = Utf8Path::new("/work/bake-1");
-        for argument in ["/work/bake-1", "--directory=/work/bake-1/root", "--bind=/work/bake-1/a:/b"] {
+        let folder = Utf8Path::new("/srv/bake-1");
+        for argument in ["/srv/bake-1", "--directory=/srv/bake-1/root", "--bind=/srv/bake-1/a:/b"] {
             assert!(mentions(argument, folder), "{argument}");
         }
-        for argument in ["/work/bake-10/root", "/work", "bake-1"] {
+        for argument in ["/srv/bake-10/root", "/work", "bake-1"] {
             assert!(!mentions(argument, folder), "{argument}");
         }
     }
