@@ -21,6 +21,7 @@ pub mod report;
 pub mod secret;
 pub mod settings;
 pub mod span;
+pub mod stack;
 pub mod why;
 
 pub use digest::Digest;

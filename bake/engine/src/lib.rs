@@ -13,4 +13,5 @@ pub mod payload;
 pub mod registry;
 pub mod secrets;
 pub mod session;
+pub mod stack;
 pub mod store;

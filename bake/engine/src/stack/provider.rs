@@ -1,0 +1,245 @@
+//! What a provider of resources can do: the traits [`Provider`] and [`Fleet`].
+//!
+//! Every object has an id that is fixed in the plan before a provider is asked for it, and every call can be
+//! repeated: a create of an id that is there gives that object, a delete of one that is gone succeeds. So after a
+//! crash the question "did it happen?" has an answer, and asking again does no harm.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use olbake_core::Digest;
+use olbake_core::stack::{Catalog, ObjectId, ResourceName, ResourceType, StackName};
+use serde_json::{Map, Value};
+
+/// Why a provider could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// What was asked for cannot be: another try gives the same.
+    #[error("{message}")]
+    Refused {
+        /// Why, a lower-case fragment.
+        message: String,
+        /// What to do about it.
+        help: Option<String>,
+    },
+    /// It did not work this time.
+    #[error("{message}")]
+    Failed {
+        /// What, a lower-case fragment.
+        message: String,
+        /// Why.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// It took too long.
+    #[error("{what} was not done after {} s", after.as_secs())]
+    TimedOut {
+        /// What.
+        what: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+}
+
+impl ProviderError {
+    /// Something that cannot be.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::Refused { message: message.into(), help: None }
+    }
+
+    /// Something that did not work, and why.
+    pub fn failed(
+        message: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Failed { message: message.into(), source: Some(source.into()) }
+    }
+}
+
+/// An object, as the plan names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// The stack that it is of.
+    pub stack: StackName,
+    /// The resource that it is for.
+    pub name: ResourceName,
+    /// Its type.
+    pub ty: ResourceType,
+    /// Its id.
+    pub id: ObjectId,
+}
+
+/// An object as it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Live {
+    /// The properties that the provider can see; those that it cannot are absent.
+    pub inputs: Map<String, Value>,
+    /// What it gives.
+    pub outputs: Map<String, Value>,
+}
+
+/// A place where resources are.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// The part of types' names before the dot: `local`.
+    fn name(&self) -> &str;
+
+    /// The types that it has.
+    fn catalog(&self) -> Catalog;
+
+    /// Makes an object; gives its outputs. The inputs are complete: references and secrets are put in.
+    async fn create(
+        &self,
+        object: &Object,
+        inputs: &Map<String, Value>,
+    ) -> Result<Map<String, Value>, ProviderError>;
+
+    /// Looks at an object. None: it is not there.
+    async fn read(&self, object: &Object, inputs: &Map<String, Value>)
+    -> Result<Option<Live>, ProviderError>;
+
+    /// Changes an object where it stands; gives its outputs.
+    async fn update(
+        &self,
+        object: &Object,
+        inputs: &Map<String, Value>,
+    ) -> Result<Map<String, Value>, ProviderError>;
+
+    /// Removes an object, and with a group all of its instances. One that is gone already is no error.
+    async fn delete(&self, object: &Object, inputs: &Map<String, Value>) -> Result<(), ProviderError>;
+
+    /// Takes an object that was not made by olbake under an id; gives its properties and outputs.
+    async fn import(&self, object: &Object, _foreign: &str) -> Result<Live, ProviderError> {
+        Err(ProviderError::refused(format!("objects of type `{}` cannot be imported", object.ty)))
+    }
+
+    /// Every object that exists here and carries a stack's name, whether a state knows of it or not.
+    async fn list(&self) -> Result<Vec<Object>, ProviderError>;
+
+    /// The instances of groups; none where the provider has no groups.
+    fn fleet(&self) -> Option<&dyn Fleet> {
+        None
+    }
+}
+
+/// One instance of a group, by an id that the rollout chose.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InstanceId(pub String);
+
+/// An instance to be.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The digest of the release that it belongs to.
+    pub release: Digest,
+    /// The properties of the release, complete.
+    pub properties: Map<String, Value>,
+}
+
+/// Where an instance is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It is not there.
+    Absent,
+    /// It boots.
+    Booting,
+    /// It is up.
+    Running,
+    /// It is there, and stopped.
+    Stopped,
+}
+
+/// An instance, as it is seen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its release, as it was launched.
+    pub release: Option<Digest>,
+    /// Where it is in its life.
+    pub life: Life,
+    /// Its address, once it has one.
+    pub address: Option<String>,
+    /// The image that it says it runs.
+    pub image: Option<Digest>,
+    /// For groups behind a load balancer: whether the balancer sends requests to it.
+    pub in_service: Option<bool>,
+    /// The balancer's weight for it.
+    pub weight: Option<u32>,
+    /// Connections that it still serves through the balancer.
+    pub connections: Option<u64>,
+    /// Whether each of the group's health checks holds, with what was seen.
+    pub checks: Vec<Probe>,
+    /// The end of its console, where it did not come up.
+    pub console: Option<String>,
+}
+
+/// A health check's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What was asked: `http :8080/health`.
+    pub check: String,
+    /// Whether it holds.
+    pub holds: bool,
+    /// What was seen: `503`, `connection refused`.
+    pub seen: String,
+}
+
+/// The instances of groups. A group is an [`Object`]; its inputs are handed along complete.
+#[async_trait]
+pub trait Fleet: Send + Sync {
+    /// Looks at every instance of a group.
+    async fn observe(&self, group: &Object, inputs: &Map<String, Value>) -> Result<Vec<Seen>, ProviderError>;
+
+    /// Starts an instance. One that is there and runs stays; one that is stopped is started again.
+    async fn launch(&self, group: &Object, launch: &Launch) -> Result<(), ProviderError>;
+
+    /// Has the load balancer send requests to an instance, with a weight; of 0: none yet.
+    async fn attach(
+        &self,
+        group: &Object,
+        inputs: &Map<String, Value>,
+        instance: &InstanceId,
+        weight: u32,
+    ) -> Result<(), ProviderError>;
+
+    /// Sets the weights of instances at the load balancer, all at once.
+    async fn weigh(
+        &self,
+        group: &Object,
+        inputs: &Map<String, Value>,
+        weights: &[(InstanceId, u32)],
+    ) -> Result<(), ProviderError>;
+
+    /// Has the load balancer send nothing new to an instance; requests under way end by themselves.
+    async fn drain(
+        &self,
+        group: &Object,
+        inputs: &Map<String, Value>,
+        instance: &InstanceId,
+    ) -> Result<(), ProviderError>;
+
+    /// Takes an instance away from the load balancer.
+    async fn detach(
+        &self,
+        group: &Object,
+        inputs: &Map<String, Value>,
+        instance: &InstanceId,
+    ) -> Result<(), ProviderError>;
+
+    /// Runs a command on an instance; the error has the end of what it wrote.
+    async fn run(
+        &self,
+        group: &Object,
+        instance: &InstanceId,
+        argv: &[String],
+        limit: Duration,
+    ) -> Result<(), ProviderError>;
+
+    /// Ends an instance and removes what was its own. Volumes stay.
+    async fn terminate(&self, group: &Object, instance: &InstanceId) -> Result<(), ProviderError>;
+
+    /// Says what of the host would keep instances from starting: a rollout asks before it begins.
+    async fn preflight(&self, group: &Object, launches: &[Launch]) -> Result<(), ProviderError>;
+}
