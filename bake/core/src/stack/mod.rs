@@ -14,6 +14,7 @@
 //! | [`declare`] | what a project declares |
 //! | [`state`] | what was applied, as the fold of [`record`]s |
 //! | [`plan`] | every action with its reasons, ids and values |
+//! | [`planner`] | the pure function that makes one |
 //! | [`compare`] | desired, applied and live values, property by property |
 //! | [`foreign`] | outputs of Pulumi and Terraform states |
 //!
@@ -26,6 +27,7 @@ pub mod foreign;
 pub mod graph;
 pub mod name;
 pub mod plan;
+pub mod planner;
 pub mod record;
 pub mod state;
 pub mod value;

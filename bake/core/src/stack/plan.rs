@@ -10,7 +10,7 @@ use super::catalog::{Change, TypeSchema};
 use super::compare::PropertyChange;
 use super::declare::PinnedImage;
 use super::name::{ObjectId, ResourceName, ResourceType, StackName};
-use super::record::OperationKey;
+use super::record::{Intent, IntentAct, OperationKey};
 use crate::digest::FieldDigest;
 use crate::secret::SecretId;
 use crate::{Digest, ImageRef, canonical};
@@ -189,6 +189,31 @@ pub enum Risk {
 }
 
 impl Action {
+    /// What is written down before a provider is asked, with the properties complete but for secrets. None for
+    /// actions that ask no provider for an object.
+    pub fn intent(&self, inputs: Map<String, Value>) -> Option<Intent> {
+        let act = match &self.act {
+            Act::Create => IntentAct::Create,
+            Act::Import { object } => IntentAct::Import(object.clone()),
+            Act::Update => IntentAct::Update,
+            Act::Delete => IntentAct::Delete,
+            Act::Roll | Act::Mark | Act::Forget => return None,
+        };
+        Some(Intent {
+            key: self.key.clone(),
+            act,
+            name: self.name.clone(),
+            ty: self.ty.clone(),
+            id: self.id.clone(),
+            generation: self.generation,
+            inputs,
+            secrets: self.secrets.clone(),
+            dependencies: self.dependencies.clone(),
+            protect: self.protect,
+            retain: self.retain,
+        })
+    }
+
     /// How much can be lost by it.
     pub fn risk(&self) -> Risk {
         match self.act {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::name::ResourceName;
 use crate::secret::{MARKER_START, SecretId, references as secrets_of};
@@ -38,8 +38,10 @@ impl Reference {
     }
 
     /// The value among a resource's outputs.
-    pub fn in_outputs<'a>(&self, outputs: &'a Value) -> Option<&'a Value> {
-        self.output.split('.').try_fold(outputs, |value, part| match value {
+    pub fn in_map<'a>(&self, outputs: &'a Map<String, Value>) -> Option<&'a Value> {
+        let mut parts = self.output.split('.');
+        let first = outputs.get(parts.next()?)?;
+        parts.try_fold(first, |value, part| match value {
             Value::Array(items) => items.get(part.parse::<usize>().ok()?),
             value => value.get(part),
         })
@@ -214,7 +216,7 @@ mod tests {
         assert_eq!(references(&value).len(), 2);
         assert!(has_references(&value));
         let outputs = json!({"port": 8080, "address": "10.0.0.1"});
-        let resolved = resolve(&value, &|reference| reference.in_outputs(&outputs));
+        let resolved = resolve(&value, &|reference| reference.in_map(outputs.as_object().unwrap()));
         assert_eq!(resolved, json!({"port": 8080, "url": "http://10.0.0.1/"}));
         assert!(!has_references(&resolved));
     }
@@ -229,8 +231,11 @@ mod tests {
     #[test]
     fn parts_of_outputs_are_reached() {
         let outputs = json!({"addresses": [{"ip": "10.0.0.1"}]});
-        assert_eq!(reference("addresses.0.ip").in_outputs(&outputs), Some(&json!("10.0.0.1")));
-        assert_eq!(reference("addresses.1.ip").in_outputs(&outputs), None);
+        assert_eq!(
+            reference("addresses.0.ip").in_map(outputs.as_object().unwrap()),
+            Some(&json!("10.0.0.1"))
+        );
+        assert_eq!(reference("addresses.1.ip").in_map(outputs.as_object().unwrap()), None);
     }
 
     #[test]
