@@ -18,6 +18,7 @@ pub mod plan;
 pub mod protocol;
 pub mod redact;
 pub mod report;
+pub mod rollout;
 pub mod secret;
 pub mod settings;
 pub mod span;

@@ -1,0 +1,231 @@
+//! The state of a rollout: all that is journalled, and the small changes that every part is made of.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::member::{Member, Origin, Stage};
+use super::observe::Observation;
+use super::outcome::{Event, Failure, Outcome, Waiting, Why};
+use super::request::{InstanceId, OnFailure, Release, Request};
+use super::step::{Lien, OpenStep, Shares, StepId};
+use super::time::{Millis, Time};
+
+/// A rollout under way: its request, and everything it has decided and learnt since.
+///
+/// It is one value without references, to be journalled whole. See the module's text for how it is driven.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    pub(crate) schema: Schema,
+    pub(crate) request: Request,
+    pub(crate) began: Time,
+    /// The latest time ever told: time does not run backwards here, whatever a clock does.
+    pub(crate) clock: Time,
+    pub(crate) course: Course,
+    pub(crate) members: Vec<Member>,
+    /// How many instances were launched: the next one's number is one more.
+    pub(crate) launched: u32,
+    /// How many steps were decided.
+    pub(crate) decided: u32,
+    pub(crate) open: BTreeMap<StepId, OpenStep>,
+    pub(crate) liens: BTreeMap<Lien, LienState>,
+    pub(crate) gate: Gate,
+    /// Since when the finished group is watched.
+    pub(crate) baking: Option<Time>,
+    /// What the balancer was last told and confirmed.
+    pub(crate) traffic: Option<Weights>,
+    pub(crate) traffic_step: Option<StepId>,
+    /// When weights were last confirmed.
+    pub(crate) traffic_since: Time,
+    /// When something last got better.
+    pub(crate) progress: Time,
+    pub(crate) failures: u32,
+    pub(crate) rollback_failures: u32,
+    pub(crate) last_failure: Option<(InstanceId, Failure)>,
+    pub(crate) paused: Option<Time>,
+    /// How long it was paused in all; deadlines do not count it.
+    pub(crate) paused_for: Millis,
+    /// Noticed since the last decision.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) events: Vec<Event>,
+}
+
+/// Where a rollout is heading.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "course", rename_all = "snake_case")]
+pub enum Course {
+    /// To the new release.
+    Forward,
+    /// To what ran before.
+    Back {
+        /// Why.
+        why: Why,
+        /// Since when.
+        since: Time,
+    },
+    /// To its end: the group is left as it is, temporary changes are undone.
+    Ending {
+        /// How it will have ended.
+        outcome: Outcome,
+        /// Since when.
+        since: Time,
+    },
+    /// It is over.
+    Over {
+        /// How it ended.
+        outcome: Outcome,
+        /// When.
+        at: Time,
+    },
+}
+
+/// How far the strategy's steps are passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Gate {
+    /// How many.
+    pub(crate) passed: usize,
+    /// Since when the next one's condition holds.
+    pub(crate) since: Option<Time>,
+}
+
+/// Where a temporary change is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LienState {
+    Wanted,
+    Taking,
+    Held,
+    Releasing,
+    Released,
+    Left,
+}
+
+/// What the balancer was told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Weights {
+    pub(crate) shares: Shares,
+    pub(crate) old: Vec<InstanceId>,
+    pub(crate) new: Vec<InstanceId>,
+}
+
+/// The version of the journalled form; another is refused rather than misread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Schema;
+
+/// The version that is written.
+pub const ROLLOUT_SCHEMA: u32 = 1;
+
+impl Serialize for Schema {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(ROLLOUT_SCHEMA)
+    }
+}
+
+impl<'de> Deserialize<'de> for Schema {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u32::deserialize(deserializer)? {
+            ROLLOUT_SCHEMA => Ok(Self),
+            other => Err(serde::de::Error::custom(format!(
+                "a rollout of schema {other}; this olbake knows {ROLLOUT_SCHEMA}"
+            ))),
+        }
+    }
+}
+
+/// One question to the machine, while it is answered.
+pub(crate) struct Turn<'a> {
+    pub(crate) world: &'a Observation,
+    pub(crate) now: Time,
+    pub(crate) waiting: Vec<Waiting>,
+}
+
+impl Rollout {
+    /// The release and size that the present course leads to; nothing where it leads to no instances at all.
+    pub(crate) fn goal(&self) -> Option<(Release, u32)> {
+        match self.course {
+            Course::Back { .. } => self.request.from.map(|from| (from.release, from.size)),
+            _ => Some((self.request.to, self.request.desired)),
+        }
+    }
+
+    /// The size that the present course leads to.
+    pub(crate) fn goal_size(&self) -> u32 {
+        self.goal().map_or(0, |(_, size)| size)
+    }
+
+    pub(crate) fn is_forward(&self) -> bool {
+        self.course == Course::Forward
+    }
+
+    pub(crate) fn member_of_step(&mut self, id: StepId) -> Option<usize> {
+        self.members.iter().position(|member| member.step == Some(id))
+    }
+
+    /// Moves a member to a stage; a hook that still runs there is given up.
+    pub(crate) fn enter(&mut self, index: usize, stage: Stage, now: Time) {
+        let member = &mut self.members[index];
+        if member.stage == stage {
+            return;
+        }
+        if let Some(step) = member.step.take() {
+            self.open.remove(&step);
+        }
+        let member = &mut self.members[index];
+        member.enter(stage, now);
+        if matches!(stage, Stage::InService | Stage::Gone) {
+            self.progress = now;
+        }
+        let (instance, release) = (member.id.clone(), member.release);
+        self.events.push(Event::Stage { instance, release, stage });
+    }
+
+    /// Holds a failure against a member, once.
+    pub(crate) fn fail(&mut self, index: usize, failure: Failure) {
+        let member = &mut self.members[index];
+        if member.failure.is_some() {
+            return;
+        }
+        member.failure = Some(failure.clone());
+        let launched = member.origin == Origin::Launched;
+        let (instance, release) = (member.id.clone(), member.release);
+        let going = matches!(self.course, Course::Forward | Course::Back { .. });
+        let counts = going && launched && self.goal().is_some_and(|(wanted, _)| wanted == release);
+        match self.course {
+            Course::Forward if counts => self.failures += 1,
+            Course::Back { .. } if counts => self.rollback_failures += 1,
+            _ => {}
+        }
+        if counts {
+            self.last_failure = Some((instance.clone(), failure.clone()));
+        }
+        self.events.push(Event::Failed { instance, failure, counts });
+    }
+
+    /// Goes back to what ran before, or holds, if that is what the options say.
+    pub(crate) fn turn_back(&mut self, why: Why, now: Time) {
+        if self.request.options.on_failure == OnFailure::Hold && why != Why::Wished {
+            return self.end(Outcome::Held { why, after: None }, now);
+        }
+        self.gate.since = None;
+        self.baking = None;
+        self.progress = now;
+        self.events.push(Event::RollingBack { why: why.clone() });
+        self.course = Course::Back { why, since: now };
+    }
+
+    /// Stops where it is.
+    pub(crate) fn hold(&mut self, why: Why, now: Time) {
+        let after = match &self.course {
+            Course::Back { why, .. } => Some(why.clone()),
+            _ => None,
+        };
+        self.end(Outcome::Held { why, after }, now);
+    }
+
+    /// Begins to end: from here on, only liens are dealt with.
+    pub(crate) fn end(&mut self, outcome: Outcome, now: Time) {
+        self.paused = None;
+        self.events.push(Event::Ending { outcome: outcome.clone() });
+        self.course = Course::Ending { outcome, since: now };
+    }
+}
