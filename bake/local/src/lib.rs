@@ -13,6 +13,7 @@ mod copy;
 mod debian;
 mod disk;
 mod export;
+mod guest;
 mod host;
 mod kvm;
 mod mount;

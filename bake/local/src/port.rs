@@ -1,7 +1,9 @@
 //! The agent's side of a virtio port: one session after another on one stream of bytes.
 //!
-//! A virtio port does not end when the program at its other end does. So each session begins with a marker; what
-//! comes before the first is of an older session, and a second one is this session's end. Main type: [`Port`].
+//! A virtio port does not end when the program at its other end does, and a connection to it that is closed and
+//! opened again may look, from inside, as if it had been open all the time. So nothing here depends on connections:
+//! each session has a number, begins with a marker that bears it, and ends with one that says so. What comes before
+//! a session's marker is of older ones. Main type: [`Port`].
 
 use std::io;
 use std::pin::Pin;
@@ -9,11 +11,18 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
-/// Begins a session. Frames are lengths and JSON; the first bytes here are in no UTF-8 text, and a length that had
-/// them all would be too large for any frame.
+/// Comes before a word about sessions. Frames are lengths and JSON; the first bytes here are in no UTF-8 text, and
+/// a length that had them all would be too large for any frame.
 pub(crate) const MARKER: [u8; 16] = *b"\xff\xff\xff\xffolbake agent";
+/// The word after the marker where a session ended.
+pub(crate) const ENDED: &str = "ended";
 
-/// A stream that ends where the next session begins.
+/// The marker with which a session begins.
+fn beginning(number: u64) -> Vec<u8> {
+    [MARKER.as_slice(), number.to_string().as_bytes(), b"\n"].concat()
+}
+
+/// A stream that ends where its session does.
 pub(crate) struct Port<S> {
     stream: S,
     /// Bytes that were read and not handed on; among them may be a marker's beginning.
@@ -27,14 +36,15 @@ impl<S: AsyncRead + Unpin> Port<S> {
         Self { stream, held: Vec::new(), ended: false }
     }
 
-    /// Waits until a session begins.
-    pub(crate) async fn begin(&mut self) -> io::Result<()> {
+    /// Waits until a session begins, and passes over all that is older.
+    pub(crate) async fn begin(&mut self, number: u64) -> io::Result<()> {
+        let beginning = beginning(number);
         loop {
-            if let Some(at) = find(&self.held) {
-                self.held.drain(..at + MARKER.len());
+            if let Some(at) = find(&self.held, &beginning) {
+                self.held.drain(..at + beginning.len());
                 return Ok(());
             }
-            let surplus = self.held.len().saturating_sub(MARKER.len());
+            let surplus = self.held.len().saturating_sub(beginning.len());
             self.held.drain(..surplus);
             if self.stream.read_buf(&mut self.held).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -44,7 +54,7 @@ impl<S: AsyncRead + Unpin> Port<S> {
 
     /// How many held bytes are certainly this session's.
     fn certain(&mut self) -> usize {
-        if let Some(at) = find(&self.held) {
+        if let Some(at) = find(&self.held, &MARKER) {
             self.held.truncate(at);
             self.ended = true;
         }
@@ -80,15 +90,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Port<S> {
     }
 }
 
-fn find(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(MARKER.len()).position(|window| window == MARKER)
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A stream that gives its pieces one by one.
+    /// Session 12 of a stream that gives its pieces one by one.
     async fn session(pieces: &[&[u8]]) -> io::Result<Vec<u8>> {
         let stream = pieces
             .iter()
@@ -96,15 +106,18 @@ mod tests {
                 Box::new(before.chain(io::Cursor::new(piece.to_vec())))
             });
         let mut port = Port::new(stream);
-        port.begin().await?;
+        port.begin(12).await?;
         let mut bytes = Vec::new();
         port.read_to_end(&mut bytes).await?;
         Ok(bytes)
     }
 
     #[tokio::test]
-    async fn a_session_is_what_is_between_markers() {
-        let stream = [b"old rest".as_slice(), &MARKER, b"hello", &MARKER, b"the next"].concat();
+    async fn a_session_is_what_is_between_its_markers() {
+        let ended = [MARKER.as_slice(), ENDED.as_bytes(), b"\n"].concat();
+        let older =
+            [b"old rest".as_slice(), &ended, &beginning(1), b"one", &beginning(11), b"its rest"].concat();
+        let stream = [older.as_slice(), &ended, &beginning(12), b"hello", &ended, b"the next"].concat();
         assert_eq!(session(&[&stream]).await.unwrap(), b"hello");
         let single: Vec<&[u8]> = stream.chunks(1).collect();
         assert_eq!(session(&single).await.unwrap(), b"hello");
@@ -112,15 +125,18 @@ mod tests {
 
     #[tokio::test]
     async fn what_only_looks_like_a_marker_is_handed_on() {
-        let stream = [MARKER.as_slice(), b"a\xff\xffb\xff\xff\xff\xffolbak", b"\xff"].concat();
+        let stream = [beginning(12).as_slice(), b"a\xff\xffb\xff\xff\xff\xffolbak", b"\xff"].concat();
         for size in 1..stream.len() {
             let pieces: Vec<&[u8]> = stream.chunks(size).collect();
-            assert_eq!(session(&pieces).await.unwrap(), &stream[MARKER.len()..], "in pieces of {size}");
+            let expected = &stream[beginning(12).len()..];
+            assert_eq!(session(&pieces).await.unwrap(), expected, "in pieces of {size}");
         }
     }
 
     #[tokio::test]
-    async fn a_stream_without_session_is_an_error() {
-        assert_eq!(session(&[b"nothing"]).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    async fn a_stream_without_the_session_is_an_error() {
+        for other in [b"nothing".to_vec(), beginning(1), beginning(121)] {
+            assert_eq!(session(&[&other]).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        }
     }
 }

@@ -50,10 +50,7 @@ impl Sessions {
         let pipe = |error: io::Error| host_error(format!("cannot use the agent's pipes: {error}"));
         let stdin = ChildStdin::from_std(stdin.expect("standard input was asked for")).map_err(pipe)?;
         let stdout = ChildStdout::from_std(stdout.expect("standard output was asked for")).map_err(pipe)?;
-        Ok(AgentStream {
-            input: Box::new(Held { pipe: stdin, _end: Arc::clone(&end) }),
-            output: Box::new(Held { pipe: stdout, _end: end }),
-        })
+        Ok(AgentStream { input: Box::new(Held::new(stdin, &end)), output: Box::new(Held::new(stdout, &end)) })
     }
 
     /// Waits until agents whose streams were dropped have ended.
@@ -98,33 +95,41 @@ impl Drop for SessionEnd {
     }
 }
 
-/// Half of a stream; the pipe closes before the end is told.
-struct Held<T> {
-    pipe: T,
-    _end: Arc<SessionEnd>,
+/// Half of an agent's stream, with what is to happen once both are gone. The half closes first.
+pub(crate) struct Held<T, E> {
+    half: T,
+    _end: Arc<E>,
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Held<T> {
+impl<T, E> Held<T, E> {
+    /// Holds a half.
+    pub(crate) fn new(half: T, end: &Arc<E>) -> Self {
+        Self { half, _end: Arc::clone(end) }
+    }
+}
+
+impl<T: AsyncRead + Unpin, E> AsyncRead for Held<T, E> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_read(cx, buffer)
+        Pin::new(&mut self.half).poll_read(cx, buffer)
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Held<T> {
+impl<T: AsyncWrite + Unpin, E> AsyncWrite for Held<T, E> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.pipe).poll_write(cx, bytes)
+        Pin::new(&mut self.half).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_flush(cx)
+        Pin::new(&mut self.half).poll_flush(cx)
     }
 
+    /// Only dropping a half closes it: a VM's socket is there for its next session too.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_shutdown(cx)
+        Pin::new(&mut self.half).poll_flush(cx)
     }
 }
 

@@ -1,12 +1,10 @@
 //! Machines that are VMs: QEMU under UEFI, on a copy of the disk that is thrown away.
 //!
 //! What olbake needs inside is written to that copy before it boots, and nothing of it to the image: the agent, and
-//! three units that speak over virtio ports. The agent's port carries one session after another: each begins with
-//! a marker that no frame can contain, so that a session never sees the end of the one before.
-//! Main type: [`Vm`].
+//! units that speak over virtio ports: one says that the system is up, one gives shells, and those of
+//! [`crate::guest`] run agents, one session after another. Main type: [`Vm`].
 
-use std::fs::{self, File};
-use std::os::fd::AsRawFd;
+use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Stdio;
 use std::thread;
@@ -16,12 +14,11 @@ use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::plan::Architecture;
 use olbake_engine::machine::{AgentStream, Machine, MachineError, MachineSpec, ShellStatus, Snapshot, Start};
-use tokio::net::UnixStream;
 
 use crate::copy::copy_disk;
+use crate::guest::{self, GuestSessions};
 use crate::host::{HostCommand, Owned, blocking, host_error, io_error};
 use crate::mount::{Access, mount_root};
-use crate::port::{self, Port};
 use crate::preflight::{emulator, firmware};
 use crate::session::Console;
 use crate::{kvm, seed, terminal};
@@ -29,10 +26,9 @@ use crate::{kvm, seed, terminal};
 /// How long a VM may take to boot: emulated, a processor is some twenty times slower.
 const BOOT_TIME: Duration = Duration::from_secs(90);
 const EMULATED_BOOT_TIME: Duration = Duration::from_secs(300);
-/// How long the agent may take to begin a session.
-const AGENT_TIME: Duration = Duration::from_secs(60);
-/// How long an agent may take to notice that its stream was dropped, at first.
-const NOTICE_TIME: Duration = Duration::from_millis(250);
+/// How long a VM may take to end one session and begin another.
+const AGENT_TIME: Duration = Duration::from_secs(30);
+const EMULATED_AGENT_TIME: Duration = Duration::from_secs(120);
 /// Megabytes of memory.
 const MEMORY: &str = "2048";
 
@@ -45,6 +41,9 @@ pub(crate) struct Vm {
     process: Owned,
     work_dir: Utf8PathBuf,
     console: Console,
+    /// Absent before the first session.
+    sessions: Option<GuestSessions>,
+    agent_time: Duration,
 }
 
 impl Vm {
@@ -64,8 +63,10 @@ impl Vm {
         let console = Console::new(work_dir.join("console.log"));
         let command = qemu(architecture, accelerated, &work_dir)?;
         let process = Owned(command.spawn(Stdio::null(), Stdio::null(), console.append()?.into())?);
-        let mut vm = Self { process, work_dir, console };
-        vm.wait_until_up(if accelerated { BOOT_TIME } else { EMULATED_BOOT_TIME })?;
+        let (boot_time, agent_time) =
+            if accelerated { (BOOT_TIME, AGENT_TIME) } else { (EMULATED_BOOT_TIME, EMULATED_AGENT_TIME) };
+        let mut vm = Self { process, work_dir, console, sessions: None, agent_time };
+        vm.wait_until_up(boot_time)?;
         Ok(vm)
     }
 
@@ -96,36 +97,18 @@ impl Vm {
     fn failed(&self, message: String) -> MachineError {
         MachineError::Boot { message, console: self.console.tail() }
     }
-
-    /// Connects to a socket of the VM's. By way of the open folder, because a socket's path must be short.
-    async fn connect(&self, socket: &str) -> Result<UnixStream, MachineError> {
-        let path = self.work_dir.join(socket);
-        let folder = File::open(&self.work_dir).map_err(io_error("cannot open", &self.work_dir))?;
-        let short = format!("/proc/self/fd/{}/{socket}", folder.as_raw_fd());
-        UnixStream::connect(short).await.map_err(io_error("cannot connect to", &path))
-    }
 }
 
 #[async_trait]
 impl Machine for Vm {
     async fn agent(&mut self) -> Result<AgentStream, MachineError> {
-        let end = Instant::now() + AGENT_TIME;
-        let mut patience = NOTICE_TIME * 4;
-        while Instant::now() < end {
-            // An agent of an earlier session is to notice that nobody is there: only then does the next begin. Where
-            // it did not because this one came too soon, it gets another chance, and more time.
-            tokio::time::sleep(patience / 4).await;
-            let (output, input) = self.connect("agent").await?.into_split();
-            let mut port = Port::new(output);
-            match tokio::time::timeout(patience, port.begin()).await {
-                Ok(Ok(())) => return Ok(AgentStream { input: Box::new(input), output: Box::new(port) }),
-                Ok(Err(error)) => {
-                    return Err(self.failed(format!("the VM's agent cannot be reached: {error}")));
-                }
-                Err(_) => patience *= 2,
-            }
-        }
-        Err(self.failed(format!("the VM's agent did not answer in {} seconds", AGENT_TIME.as_secs())))
+        let mut sessions = match self.sessions.take() {
+            Some(sessions) => sessions,
+            None => GuestSessions::connect(&self.work_dir)?,
+        };
+        let begun = sessions.begin(self.agent_time).await;
+        self.sessions = Some(sessions);
+        begun.map_err(|error| self.failed(format!("the VM's agent cannot be reached: {error}")))
     }
 
     fn agent_work_dir(&self) -> &Utf8Path {
@@ -133,8 +116,7 @@ impl Machine for Vm {
     }
 
     async fn shell(&mut self) -> Result<ShellStatus, MachineError> {
-        let stream = self.connect("shell").await?.into_std();
-        let stream = stream.map_err(|error| host_error(format!("cannot use the VM's console: {error}")))?;
+        let stream = guest::connect(&self.work_dir, "shell")?;
         blocking(move || {
             terminal::attach(stream).map_err(|error| host_error(format!("cannot use the terminal: {error}")))
         })
@@ -163,12 +145,14 @@ fn prepare(root: &Utf8Path, agent: &Utf8Path) -> Result<(), MachineError> {
     seed::write(&own, content)?;
     fs::set_permissions(&own, fs::Permissions::from_mode(0o755))
         .map_err(io_error("cannot make executable", &own))?;
+    for (name, content) in guest::scripts(&format!("/{FOLDER}")) {
+        seed::write(&root.join(FOLDER).join(name), content)?;
+    }
     let units = root.join("etc/systemd/system");
-    for (name, content) in [
-        ("olbake-agent.service", agent_unit()),
-        ("olbake-ready.service", READY_UNIT.to_owned()),
-        ("olbake-shell.service", terminal::unit()),
-    ] {
+    let [sessions, agent] = guest::units(&format!("/{FOLDER}"), WORK_DIR);
+    seed::write(&units.join(agent.0), agent.1)?;
+    let ready = ("olbake-ready.service", READY_UNIT.to_owned());
+    for (name, content) in [sessions, ready, ("olbake-shell.service", terminal::unit())] {
         seed::write(&units.join(name), content)?;
         let link = units.join("multi-user.target.wants").join(name);
         fs::create_dir_all(link.with_file_name("")).map_err(io_error("cannot make", &link))?;
@@ -179,18 +163,6 @@ fn prepare(root: &Utf8Path, agent: &Utf8Path) -> Result<(), MachineError> {
     symlink("/dev/null", &getty).map_err(io_error("cannot make", &getty))?;
     seed::no_waiting(&units)?;
     seed::no_cloud(root)
-}
-
-/// A session ends with the agent, and the next one begins with the marker.
-fn agent_unit() -> String {
-    let marker: String = port::MARKER.iter().map(|byte| format!("\\\\{byte:03o}")).collect();
-    format!(
-        "[Unit]\nDescription=olbake agent\nAfter=multi-user.target\nStartLimitIntervalSec=0\n\n\
-         [Service]\nRestart=always\nRestartSec=100ms\n\
-         ExecStartPre=/bin/mkdir -p -m 0700 {WORK_DIR}\n\
-         ExecStart=/bin/sh -c 'exec <>/dev/virtio-ports/org.olbake.agent >&0; printf \"{marker}\"; \
-         exec /{FOLDER}/olbake-agent'\n"
-    )
 }
 
 const READY_UNIT: &str = "[Unit]\nDescription=olbake hears that the system is up\n\n[Service]\n\
@@ -230,22 +202,14 @@ fn qemu(
             "-device",
             "virtconsole,chardev=shell",
         ])
-        .args(["-chardev", "socket,id=agent,path=agent,server=on,wait=off"])
-        .args(["-device", "virtserialport,chardev=agent,name=org.olbake.agent"])
+        .args(guest_port(guest::STREAM, guest::STREAM_PORT))
+        .args(guest_port(guest::CONTROL, guest::CONTROL_PORT))
         .args(["-chardev", "file,id=ready,path=ready"])
         .args(["-device", "virtserialport,chardev=ready,name=org.olbake.ready"]))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The marker goes through systemd's quoting and the shell's.
-    #[test]
-    fn the_unit_writes_the_marker() {
-        let unit = agent_unit();
-        let printf = unit.split("printf \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
-        let script = format!("printf \"{}\"", printf.replace("\\\\", "\\"));
-        assert_eq!(HostCommand::new("sh").args(["-c", &script]).run().unwrap(), port::MARKER);
-    }
+/// A port of the guest's that is a socket here.
+fn guest_port(socket: &str, port: &str) -> [String; 4] {
+    let chardev = format!("socket,id={socket},path={socket},server=on,wait=off");
+    ["-chardev".into(), chardev, "-device".into(), format!("virtserialport,chardev={socket},name={port}")]
 }

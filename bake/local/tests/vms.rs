@@ -7,6 +7,7 @@ mod common;
 use common::{Place, assert_clean, base_disk, can_run, run};
 use olbake_engine::machine::{Builder, MachineSpec, Start, Substrate};
 use olbake_local::LocalBuilder;
+use tokio::io::AsyncWriteExt;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_disk_boots_under_uefi_and_is_not_changed() {
@@ -42,6 +43,17 @@ async fn boot_and_talk() {
             .await;
     assert_eq!(state, "kept\nrunning\n", "{}", machine.console());
     assert!(machine.console().contains("Debian"), "{}", machine.console());
+    // A stream that is dropped does no harm to the next: at once, with something half said, and while the agent
+    // writes more than anybody has room for. Its agent is ended.
+    drop(machine.agent().await.unwrap());
+    assert_eq!(run(&mut *machine, "echo again").await, "again\n");
+    for given_up in ["half a line", "exec yes\n"] {
+        let mut stream = machine.agent().await.unwrap();
+        stream.input.write_all(given_up.as_bytes()).await.unwrap();
+        drop(stream);
+        assert_eq!(run(&mut *machine, "echo again").await, "again\n", "after {given_up}");
+    }
+    assert_eq!(run(&mut *machine, "grep -lsx yes /proc/[0-9]*/comm | wc -l").await, "0\n");
     eprintln!("sessions done: {:?}", time.elapsed());
     assert!(machine.stop().await.unwrap().is_none());
     assert!(!work_dir.join("disk.raw").exists());
