@@ -13,7 +13,7 @@ use crate::blobs::Blobs;
 use crate::error::{At, OpError, Result};
 use crate::outbox::Outbox;
 use crate::process::{Command, Sink};
-use crate::redact::Secrets;
+use crate::secrets::Secrets;
 use crate::world::{Source, World};
 
 /// What all operations of a run share.

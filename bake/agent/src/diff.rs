@@ -19,10 +19,18 @@ pub(crate) fn same(a: &Source, b: &Source) -> Result<bool> {
     if *a == Source::Unknown || *b == Source::Unknown || a.size()? != b.size()? {
         return Ok(false);
     }
-    let (mut a, mut b) = (reader(a)?, reader(b)?);
+    same_bytes(&mut *reader(a)?, &mut *reader(b)?)
+}
+
+/// Whether a stream has the bytes of a content.
+pub(crate) fn same_as_stream(content: &Source, stream: &mut dyn Read) -> Result<bool> {
+    Ok(*content != Source::Unknown && same_bytes(&mut *reader(content)?, stream)?)
+}
+
+fn same_bytes(a: &mut dyn Read, b: &mut dyn Read) -> Result<bool> {
     let (mut left, mut right) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
-        let (n, m) = (fill(&mut a, &mut left)?, fill(&mut b, &mut right)?);
+        let (n, m) = (fill(a, &mut left)?, fill(b, &mut right)?);
         if n != m || left[..n] != right[..m] {
             return Ok(false);
         }
@@ -41,7 +49,7 @@ fn reader(source: &Source) -> Result<Box<dyn Read>> {
 }
 
 /// Reads until the buffer is full or the stream ends.
-pub(crate) fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
+pub(crate) fn fill(stream: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match stream.read(&mut buffer[filled..]) {

@@ -24,9 +24,9 @@ mod journal;
 mod ops;
 mod outbox;
 mod process;
-mod redact;
 mod schedule;
 mod search;
+mod secrets;
 mod session;
 mod world;
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock};
 
 use olbake_core::protocol::{Frame, FromAgent};
 
-use crate::redact::Secrets;
+use crate::secrets::Secrets;
 
 /// Sends messages. Errors of the stream are not reported: nobody is left to hear of them, and the reading side
 /// ends the run when the stream closes.

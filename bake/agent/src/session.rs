@@ -22,7 +22,7 @@ use crate::error::{At, Result};
 use crate::execute::{Options, execute};
 use crate::journal::Journal;
 use crate::outbox::Outbox;
-use crate::redact::Secrets;
+use crate::secrets::Secrets;
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use super::tar_zip::{Kind, Member, visit};
 use super::{Decision, Effect, NONE, Work, change};
 use crate::context::Context;
-use crate::diff::fill;
+use crate::diff::same_as_stream;
 use crate::edit::{TEMPORARY, make_parents, sync_file_system};
 use crate::error::{At, OpError, Result};
 use crate::world::{Meta, Node, Source};
@@ -255,7 +255,9 @@ impl Job<'_> {
             (Kind::Link(target), Node::Link { target: old, meta: owner }) => {
                 Ok(target == old && (owner.uid, owner.gid) == (self.uid, self.gid))
             }
-            (Kind::File, Node::File { meta: old, content }) => Ok(*old == meta && equal(content, bytes)?),
+            (Kind::File, Node::File { meta: old, content }) => {
+                Ok(*old == meta && same_as_stream(content, bytes)?)
+            }
             (Kind::HardLink(target), Node::File { .. }) => {
                 let Some(target) = self.place(target)? else { return Ok(false) };
                 let inode = |path: &Utf8Path| {
@@ -356,29 +358,6 @@ fn open_below(root: &File, relative: &Utf8Path, path: &Utf8Path) -> Result<Owned
         };
     }
     Ok(directory)
-}
-
-/// Whether a stream has the bytes of a content.
-fn equal(content: &Source, bytes: &mut dyn Read) -> Result<bool> {
-    let Source::File(path) = content else {
-        let mut all = Vec::new();
-        bytes
-            .read_to_end(&mut all)
-            .map_err(|error| OpError::wrong(format!("the archive cannot be read: {error}")))?;
-        return Ok(*content != Source::Unknown && content.read()? == all);
-    };
-    let mut file = File::open(path).at("open", path)?;
-    let (mut left, mut right) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
-    let mut bytes = bytes;
-    loop {
-        let (n, m) = (fill(&mut file, &mut left)?, fill(&mut bytes, &mut right)?);
-        if n != m || left[..n] != right[..m] {
-            return Ok(false);
-        }
-        if n == 0 {
-            return Ok(true);
-        }
-    }
 }
 
 #[cfg(test)]

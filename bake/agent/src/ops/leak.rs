@@ -2,7 +2,7 @@
 //!
 //! | what | found by |
 //! |---|---|
-//! | a secret of the bake | its value, plain, in base64, URL-encoded, or escaped for JSON or a shell, in a file, a file's name or a link |
+//! | a secret of the bake | its value, plain, in base64 or hexadecimal digits, URL-encoded, or escaped for JSON or a shell, in a file, a file's name or a link |
 //! | a private key | a PEM header and base64 after it, or an age identity; not in a file that is as its package brought it: everybody has that key already |
 //! | an SSH host key, a machine-id, a random seed | its path |
 //! | what a builder leaves behind | cloud-init's instance, histories, keys of olbake's own, temporary files |
@@ -28,8 +28,8 @@ use crate::context::Context;
 use crate::dpkg;
 use crate::edit::TEMPORARY;
 use crate::error::{At, OpError, Result};
-use crate::redact::forms;
 use crate::search::{Hit, Needles};
+use olbake_core::redact::forms;
 
 /// Shorter secrets are not searched for.
 const SHORTEST_SECRET: usize = 6;
