@@ -14,4 +14,5 @@ pub mod registry;
 pub mod secrets;
 pub mod session;
 pub mod stack;
+pub mod state;
 pub mod store;

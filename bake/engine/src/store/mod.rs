@@ -44,6 +44,15 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// A network hid whether a write was carried out.
+    #[error("whether `{object}` was written is not known")]
+    Unsure {
+        /// The URL.
+        object: String,
+        /// What the network said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A stored block is not what its digest says.
     #[error(
         "block {block} in `{object}` is corrupt: {problem}; remove `{object}` and bake again: what it held is made anew"
