@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use common::{Scratch, scratch};
-use ledger::{Add, HandClock, Ledger, STACK, add, change, hold, options, store};
+use ledger::{Add, HandClock, Ledger, STACK, add, change, hold, options, stack, store};
 use olbake_core::{Digest, canonical};
 use olbake_engine::state::{Ending, Fold, HoldOptions, StateError, StateStore, Takeover, Viewed};
 
 async fn read(store: &StateStore, clock: &Arc<HandClock>) -> Result<Option<Viewed<Ledger>>, StateError> {
-    store.read(STACK, &**clock).await
+    store.read(&stack(), &**clock).await
 }
 
 fn folded(records: &[Add]) -> Ledger {
@@ -53,15 +53,13 @@ async fn what_is_appended_is_there_for_readers_and_the_next_holder() {
     let Scratch { path, .. } = &scratch();
     let (store, clock) = (store(path), Arc::new(HandClock::default()));
     assert!(read(&store, &clock).await.unwrap().is_none());
-    assert_eq!(store.stacks().await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.stacks().await.unwrap(), Vec::new());
 
     let held = hold(&store, options(1, &clock)).await.unwrap();
     let first = held.append(add("a", 1)).await.unwrap();
     let viewed = read(&store, &clock).await.unwrap().unwrap();
     assert_eq!((viewed.state, viewed.version, viewed.serial), (folded(&[add("a", 1)]), first, 0));
     assert_eq!(viewed.holder.unwrap().who, "person-1");
-    let rejected = held.append(add("a", 0)).await.unwrap_err();
-    assert!(matches!(rejected, StateError::Rejected { .. }), "{rejected}");
     let second = held.append(add("b", 2)).await.unwrap();
     assert_eq!(held.version(), second);
     assert_eq!(held.state().await.unwrap(), folded(&[add("a", 1), add("b", 2)]));
@@ -75,10 +73,23 @@ async fn what_is_appended_is_there_for_readers_and_the_next_holder() {
     assert_eq!(held.state().await.unwrap(), folded(&[add("a", 1), add("b", 2)]));
     // Nothing was changed, so there is nothing to remember.
     assert_eq!(held.close("nothing to do").await.unwrap().serial, 1);
-    let history = store.history(STACK).await.unwrap();
+    let history = store.history(&stack()).await.unwrap();
     assert_eq!(history.len(), 1);
     assert_eq!((history[0].summary.as_str(), history[0].ending), ("2 created", Ending::Closed));
-    assert_eq!(store.stacks().await.unwrap(), [STACK]);
+    assert_eq!(store.stacks().await.unwrap(), [stack()]);
+}
+
+#[tokio::test]
+async fn a_record_that_does_not_fit_is_not_written_and_ends_the_hold() {
+    let Scratch { path, .. } = &scratch();
+    let (store, clock) = (store(path), Arc::new(HandClock::default()));
+    let held = hold(&store, options(1, &clock)).await.unwrap();
+    held.append(add("a", 1)).await.unwrap();
+    let rejected = held.append(add("a", 0)).await.unwrap_err();
+    assert!(matches!(rejected, StateError::Rejected { .. }), "{rejected}");
+    let broken = held.append(add("a", 1)).await.unwrap_err();
+    assert!(broken.to_string().contains("nothing is added to `a`"), "{broken}");
+    assert_eq!(read(&store, &clock).await.unwrap().unwrap().state, folded(&[add("a", 1)]));
 }
 
 #[tokio::test]
@@ -128,19 +139,19 @@ async fn a_stack_that_is_held_is_refused_until_its_lease_ends_or_it_is_taken() {
     second.append(add("b", 1)).await.unwrap();
 
     // The history tells of the one that was interrupted.
-    let history = store.history(STACK).await.unwrap();
+    let history = store.history(&stack()).await.unwrap();
     assert_eq!(
         (history[0].ending, history[0].holder.as_ref().unwrap().who.as_str()),
         (Ending::Interrupted, "person-1")
     );
 
     // By force, while the lease is good: the same.
-    let holder = store.unlock::<Ledger>(STACK, options(3, &clock)).await.unwrap().unwrap();
+    let holder = store.unlock::<Ledger>(&stack(), options(3, &clock)).await.unwrap().unwrap();
     assert_eq!(holder.who, "person-2");
     assert!(matches!(second.append(add("b", 1)).await, Err(StateError::Lost { .. })));
     let viewed = read(&store, &clock).await.unwrap().unwrap();
     assert_eq!((viewed.state, viewed.holder), (folded(&[add("a", 1), add("b", 1)]), None));
-    assert_eq!(store.unlock::<Ledger>(STACK, options(4, &clock)).await.unwrap(), None);
+    assert_eq!(store.unlock::<Ledger>(&stack(), options(4, &clock)).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use olbake_core::stack::StackName;
 use olbake_core::{Digest, canonical};
 
 use super::format::{self, Base, Ending, Head, HistoryEntry, Keys, Kind, Mark, STATE_SCHEMA, Slot};
@@ -24,7 +25,7 @@ const LONG_LOG: u64 = 4;
 #[derive(Debug)]
 pub(super) struct HeadCell {
     pub(super) objects: Arc<dyn Objects>,
-    pub(super) stack: String,
+    pub(super) stack: StackName,
     pub(super) keys: Keys,
     pub(super) writer: Writer,
     pub(super) found: Found,
@@ -73,17 +74,17 @@ async fn write_head(
     })
 }
 
-pub(super) fn express(stack: &str, source: serde_json::Error) -> StateError {
-    StateError::Express { stack: stack.to_owned(), source }
+pub(super) fn express(stack: &StackName, source: serde_json::Error) -> StateError {
+    StateError::Express { stack: stack.clone(), source }
 }
 
 /// Takes a stack.
 pub(super) async fn hold<F: Fold>(
     objects: Arc<dyn Objects>,
-    stack: &str,
+    stack: &StackName,
     options: HoldOptions,
 ) -> Result<Held<F>> {
-    let keys = Keys::new(stack)?;
+    let keys = Keys::new(stack);
     let (mut cell, before, deadline) = take(objects, stack, keys, &options).await?;
     match recover::<F>(&mut cell, before, &options).await {
         Ok((state, mark, log)) => Ok(Held::start(cell, options, state, mark, log, deadline)),
@@ -100,7 +101,7 @@ pub(super) async fn hold<F: Fold>(
 /// steady clock.
 async fn take(
     objects: Arc<dyn Objects>,
-    stack: &str,
+    stack: &StackName,
     keys: Keys,
     options: &HoldOptions,
 ) -> Result<(HeadCell, Option<Lease>, Duration)> {
@@ -118,7 +119,7 @@ async fn take(
                 }
                 Takeover::Refuse | Takeover::Wait(_) => {
                     let holder = Box::new(lease.holder.clone());
-                    return Err(StateError::Busy { stack: stack.to_owned(), holder, until: lease.until });
+                    return Err(StateError::Busy { stack: stack.clone(), holder, until: lease.until });
                 }
             }
         }
@@ -131,14 +132,14 @@ async fn take(
         let lease = Lease::new(options.holder.clone(), options.clock.now(), options.ttl);
         let head = Head { epoch: head.epoch + 1, lease: Some(lease), previous, ..head };
         if let Some(found) = write_head(&*objects, &keys, &options.writer, head, condition).await? {
-            let (stack, writer) = (stack.to_owned(), options.writer.clone());
+            let (stack, writer) = (stack.clone(), options.writer.clone());
             return Ok((HeadCell { objects, stack, keys, writer, found }, before, deadline));
         }
     }
 }
 
 /// The `HEAD` of a stack that never was. One whose other objects are there has lost its own.
-async fn first_head(objects: &dyn Objects, stack: &str, keys: &Keys, writer: &Writer) -> Result<Head> {
+async fn first_head(objects: &dyn Objects, stack: &StackName, keys: &Keys, writer: &Writer) -> Result<Head> {
     let others = objects.list(keys.prefix(), None).await?;
     if let Some(other) = others.iter().find(|key| **key != keys.head()) {
         // Unless another holder came first, after we had looked.
@@ -150,7 +151,7 @@ async fn first_head(objects: &dyn Objects, stack: &str, keys: &Keys, writer: &Wr
     let mark = Mark { epoch: 0, slots: 0, tip: format::genesis(stack) };
     Ok(Head {
         schema: STATE_SCHEMA,
-        stack: stack.to_owned(),
+        stack: stack.clone(),
         serial: 0,
         epoch: 0,
         base: None,
@@ -258,7 +259,7 @@ pub(super) async fn compact<F: Fold>(cell: &HeadCell, state: &F) -> Result<Resul
 type Snapshot = Result<(Digest, Vec<u8>), Vec<String>>;
 
 /// A state as the bytes of its snapshot, after it was seen that they can be read again.
-fn checked_snapshot<F: Fold>(stack: &str, state: &F) -> Result<Snapshot> {
+fn checked_snapshot<F: Fold>(stack: &StackName, state: &F) -> Result<Snapshot> {
     let problems = state.lint();
     if !problems.is_empty() {
         return Ok(Err(problems));
@@ -272,7 +273,7 @@ fn checked_snapshot<F: Fold>(stack: &str, state: &F) -> Result<Snapshot> {
     Ok(Ok((Digest::of(json.as_bytes()), bytes)))
 }
 
-fn canonical_json<F: Fold>(stack: &str, state: &F) -> Result<String> {
+fn canonical_json<F: Fold>(stack: &StackName, state: &F) -> Result<String> {
     let value = serde_json::to_value(state).map_err(|source| express(stack, source))?;
     Ok(canonical::to_string(&value))
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use olbake_core::Digest;
+use olbake_core::stack::StackName;
 use tokio::sync::{Mutex, RwLock, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
@@ -43,7 +44,7 @@ pub struct Closed {
 
 #[derive(Debug)]
 struct Shared<F> {
-    stack: String,
+    stack: StackName,
     options: HoldOptions,
     state: RwLock<F>,
     version: std::sync::Mutex<Digest>,
@@ -102,7 +103,7 @@ impl<F: Fold> Held<F> {
     }
 
     /// The stack.
-    pub fn stack(&self) -> &str {
+    pub fn stack(&self) -> &StackName {
         &self.shared.stack
     }
 
@@ -304,24 +305,29 @@ impl<F: Fold> LogWriter<F> {
             }
             return;
         }
-        let mut fitting = Vec::with_capacity(group.len());
-        for (record, answer) in group {
-            match state.apply(&record) {
-                Ok(()) => fitting.push((record, answer)),
-                Err(problem) => {
-                    drop(answer.send(Err(StateError::Rejected { stack: shared.stack.clone(), problem })));
-                }
+        let (mut records, mut answers) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+        let mut rejected = None;
+        let mut group = group.into_iter();
+        for (record, answer) in group.by_ref() {
+            if let Err(problem) = state.apply(&record) {
+                rejected = Some((StateError::Rejected { stack: shared.stack.clone(), problem }, answer));
+                break;
             }
+            records.push(record);
+            answers.push(answer);
         }
-        let (records, answers): (Vec<_>, Vec<_>) = fitting.into_iter().unzip();
-        if records.is_empty() {
-            return;
-        }
-        if let Err(error) = self.write(records).await {
-            shared.end(&error);
+        let written = if records.is_empty() { Ok(()) } else { self.write(records).await };
+        if let Err(error) = &written {
+            shared.end(error);
         }
         for answer in answers {
             drop(answer.send(shared.check().map(|()| self.mark.tip)));
+        }
+        if let Some((error, answer)) = rejected {
+            // The state may have half of the record, and what comes after it was meant to follow it.
+            shared.end(&error);
+            drop(answer.send(Err(error)));
+            group.for_each(|(_, answer)| drop(answer.send(Err(shared.gone()))));
         }
     }
 

@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use camino::Utf8Path;
 use olbake_core::Digest;
+use olbake_core::stack::{Record, StackName, StackState};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -50,11 +51,23 @@ pub trait Fold: Serialize + DeserializeOwned + Default + Clone + Send + Sync + '
     /// One change.
     type Record: Serialize + DeserializeOwned + Send + Sync + 'static;
 
-    /// Makes a change. Depends on nothing but the state and the record; an error leaves the state as it was.
+    /// Makes a change, or says why it cannot follow what is there. Depends on nothing but the state and the record.
     fn apply(&mut self, record: &Self::Record) -> Result<(), String>;
 
     /// What cannot be right about the state. A snapshot is made only of one without such problems.
     fn lint(&self) -> Vec<String>;
+}
+
+impl Fold for StackState {
+    type Record = Record;
+
+    fn apply(&mut self, record: &Record) -> Result<(), String> {
+        Self::apply(self, record).map_err(|error| error.to_string())
+    }
+
+    fn lint(&self) -> Vec<String> {
+        Self::lint(self)
+    }
 }
 
 /// Why the state could not be read or changed.
@@ -64,7 +77,7 @@ pub enum StateError {
     #[error("`{stack}` is held by {holder}")]
     Busy {
         /// The stack.
-        stack: String,
+        stack: StackName,
         /// Who holds it, since when, with what command.
         holder: Box<Holder>,
         /// When its lease runs out if nobody renews it.
@@ -74,7 +87,7 @@ pub enum StateError {
     #[error("`{stack}` was taken over{}; nothing more is done here", by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default())]
     Lost {
         /// The stack.
-        stack: String,
+        stack: StackName,
         /// By whom, where that is known.
         by: Option<Box<Holder>>,
     },
@@ -82,13 +95,13 @@ pub enum StateError {
     #[error("the lease of `{stack}` ran out before it was renewed")]
     Expired {
         /// The stack.
-        stack: String,
+        stack: StackName,
     },
     /// An earlier write failed. What it was to say may or may not be there; the next holder finds out.
     #[error("the journal of `{stack}` can no longer be written: {problem}")]
     Broken {
         /// The stack.
-        stack: String,
+        stack: StackName,
         /// What went wrong.
         problem: String,
     },
@@ -96,13 +109,14 @@ pub enum StateError {
     #[error("`{stack}` is no longer held: this hold is closed")]
     Closed {
         /// The stack.
-        stack: String,
+        stack: StackName,
     },
-    /// A record cannot follow the ones before it. Nothing was written.
+    /// A record cannot follow the ones before it. It was not written, and the hold is over: whoever appended it
+    /// believes something that is not so.
     #[error("a record does not fit the state of `{stack}`: {problem}")]
     Rejected {
         /// The stack.
-        stack: String,
+        stack: StackName,
         /// What [`Fold::apply`] said.
         problem: String,
     },
@@ -136,7 +150,7 @@ pub enum StateError {
     #[error("cannot express a record or state of `{stack}` as JSON")]
     Express {
         /// The stack.
-        stack: String,
+        stack: StackName,
         /// Why not.
         #[source]
         source: serde_json::Error,
@@ -241,30 +255,30 @@ impl StateStore {
     }
 
     /// The names of the stacks that ever were held, in order.
-    pub async fn stacks(&self) -> Result<Vec<String>> {
+    pub async fn stacks(&self) -> Result<Vec<StackName>> {
         let keys = self.objects.list(Keys::STACKS, None).await?;
-        let name = |key: &str| Some(key.strip_prefix(Keys::STACKS)?.strip_suffix("/HEAD")?.to_owned());
+        let name = |key: &str| key.strip_prefix(Keys::STACKS)?.strip_suffix("/HEAD")?.parse().ok();
         Ok(keys.iter().filter_map(|key| name(key.as_str())).collect())
     }
 
     /// A stack's state; none where nobody ever held it. Changes nothing and waits for nobody.
-    pub async fn read<F: Fold>(&self, stack: &str, clock: &dyn Clock) -> Result<Option<Viewed<F>>> {
+    pub async fn read<F: Fold>(&self, stack: &StackName, clock: &dyn Clock) -> Result<Option<Viewed<F>>> {
         replay::read(&*self.objects, stack, clock).await
     }
 
     /// Who changed a stack, oldest first.
-    pub async fn history(&self, stack: &str) -> Result<Vec<HistoryEntry>> {
+    pub async fn history(&self, stack: &StackName) -> Result<Vec<HistoryEntry>> {
         replay::history(&*self.objects, stack).await
     }
 
     /// Takes a stack, so that it may be changed.
-    pub async fn hold<F: Fold>(&self, stack: &str, options: HoldOptions) -> Result<Held<F>> {
+    pub async fn hold<F: Fold>(&self, stack: &StackName, options: HoldOptions) -> Result<Held<F>> {
         acquire::hold(self.objects.clone(), stack, options).await
     }
 
     /// Ends whatever hold there is. One that is still at work is stopped at its next append: the same as a takeover
     /// by a holder that then changes nothing. Says who held it.
-    pub async fn unlock<F: Fold>(&self, stack: &str, options: HoldOptions) -> Result<Option<Holder>> {
+    pub async fn unlock<F: Fold>(&self, stack: &StackName, options: HoldOptions) -> Result<Option<Holder>> {
         let Some(found) = replay::head(&*self.objects, stack).await? else { return Ok(None) };
         let Some(lease) = found.head.lease else { return Ok(None) };
         let held = self.hold::<F>(stack, HoldOptions { takeover: Takeover::Force, ..options }).await?;

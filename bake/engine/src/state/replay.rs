@@ -1,6 +1,7 @@
 //! Reads a stack: its `HEAD`, the snapshot that names, and the records since. Main type: [`Replay`].
 
 use olbake_core::Digest;
+use olbake_core::stack::StackName;
 
 use super::format::{self, Framed, HistoryEntry, Keys, Kind, Mark, STATE_SCHEMA, Slot};
 use super::objects::Objects;
@@ -19,13 +20,13 @@ pub(super) struct Found {
 }
 
 /// Reads a stack's `HEAD`.
-pub(super) async fn head(objects: &dyn Objects, stack: &str) -> Result<Option<Found>> {
-    let key = Keys::new(stack)?.head();
+pub(super) async fn head(objects: &dyn Objects, stack: &StackName) -> Result<Option<Found>> {
+    let key = Keys::new(stack).head();
     let Some(object) = objects.get(&key).await? else { return Ok(None) };
     let (head, digest) = format::read::<format::Head>(&object, || objects.place(&key))?;
     let problem = match &head {
         head if head.schema != STATE_SCHEMA => "its form is not the one it says",
-        head if head.stack != stack => "it is of another stack",
+        head if head.stack != *stack => "it is of another stack",
         head if head.folded.epoch > head.sealed.epoch || head.sealed.epoch > head.epoch => {
             "its epochs do not ascend"
         }
@@ -37,7 +38,7 @@ pub(super) async fn head(objects: &dyn Objects, stack: &str) -> Result<Option<Fo
 /// Reads a stack's state without holding it.
 pub(super) async fn read<F: Fold>(
     objects: &dyn Objects,
-    stack: &str,
+    stack: &StackName,
     clock: &dyn Clock,
 ) -> Result<Option<Viewed<F>>> {
     let mut attempt = 1;
@@ -56,7 +57,7 @@ pub(super) async fn read<F: Fold>(
 
 async fn view<F: Fold>(
     objects: &dyn Objects,
-    stack: &str,
+    stack: &StackName,
     found: &Found,
     clock: &dyn Clock,
 ) -> Result<Viewed<F>> {
@@ -75,8 +76,8 @@ async fn view<F: Fold>(
 }
 
 /// Reads a stack's history.
-pub(super) async fn history(objects: &dyn Objects, stack: &str) -> Result<Vec<HistoryEntry>> {
-    let keys = Keys::new(stack)?;
+pub(super) async fn history(objects: &dyn Objects, stack: &StackName) -> Result<Vec<HistoryEntry>> {
+    let keys = Keys::new(stack);
     let mut entries: Vec<HistoryEntry> = Vec::new();
     for key in objects.list(&keys.histories(), None).await? {
         if let Some(object) = objects.get(&key).await? {
@@ -102,7 +103,7 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Replay<'a, F> {
     objects: &'a dyn Objects,
-    stack: &'a str,
+    stack: &'a StackName,
     keys: Keys,
     pub(super) state: F,
     /// How far it is: in this epoch, so many slots, at this version.
@@ -113,8 +114,12 @@ pub(super) struct Replay<'a, F> {
 
 impl<'a, F: Fold> Replay<'a, F> {
     /// Starts from the snapshot that `HEAD` names.
-    pub(super) async fn begin(objects: &'a dyn Objects, stack: &'a str, head: &format::Head) -> Result<Self> {
-        let keys = Keys::new(stack)?;
+    pub(super) async fn begin(
+        objects: &'a dyn Objects,
+        stack: &'a StackName,
+        head: &format::Head,
+    ) -> Result<Self> {
+        let keys = Keys::new(stack);
         let state = match &head.base {
             Some(base) => snapshot(objects, &keys.snapshot(&base.digest), &base.digest).await?,
             None => F::default(),

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use camino::Utf8Path;
+use olbake_core::stack::StackName;
 use olbake_engine::state::{
     Clock, Fold, Heartbeat, Held, HoldOptions, Holder, Process, StateError, StateStore, Takeover, Timestamp,
     Writer,
@@ -15,6 +16,10 @@ use olbake_engine::state::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) const STACK: &str = "applications.hello.QA";
+
+pub(crate) fn stack() -> StackName {
+    STACK.parse().unwrap()
+}
 
 /// Names and sums; remembers how many records made it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,7 +105,7 @@ pub(crate) fn store(root: &Utf8Path) -> StateStore {
 }
 
 pub(crate) async fn hold(store: &StateStore, options: HoldOptions) -> Result<Held<Ledger>, StateError> {
-    store.hold(STACK, options).await
+    store.hold(&stack(), options).await
 }
 
 /// Holds, appends and closes.
