@@ -553,24 +553,25 @@ impl<'a> Planner<'a> {
                 leaving.entry(dependency).or_default().extend(keys);
             }
         }
-        let removed_first: BTreeSet<&ResourceName> = self
-            .fates
-            .iter()
-            .filter(|(_, fate)| **fate == Fate::MadeAfterRemoval)
-            .map(|(name, _)| *name)
-            .collect();
+        let hurried = self.hurried(&removers);
         for action in &mut self.actions {
             match action.act {
+                Act::Delete if hurried.contains(&action.name) => {
+                    // It goes before its successor is made: only removals come before it.
+                    let before = leaving.get(&action.name).into_iter().flatten();
+                    let removals = before.filter(|key| is_removal(key) && **key != action.key);
+                    action.after = removals.cloned().collect();
+                }
                 Act::Delete => {
                     let before = leaving.get(&action.name).into_iter().flatten();
-                    let first = removed_first.contains(&action.name);
-                    // Where the old goes before the new, only removals come before it.
-                    let before = before.filter(|key| !first || key.0.starts_with("delete "));
                     action.after.extend(before.filter(|key| **key != action.key).cloned());
                 }
                 _ => {
                     let needs = action.dependencies.iter().filter_map(|name| makers.get(name)).flatten();
                     action.after.extend(needs.cloned());
+                    if hurried.contains(&action.name) {
+                        action.after.extend(removers.get(&action.name).into_iter().flatten().cloned());
+                    }
                     if action.act == Act::Roll {
                         let own = makers.get(&action.name).into_iter().flatten();
                         action.after.extend(own.filter(|key| **key != action.key).cloned());
@@ -578,6 +579,25 @@ impl<'a> Planner<'a> {
                 }
             }
         }
+    }
+
+    /// The resources whose old object goes before anything is made in its place: those whose type says so, and
+    /// everything that goes away and depended on one of them.
+    fn hurried(&self, removers: &BTreeMap<ResourceName, Vec<OperationKey>>) -> BTreeSet<ResourceName> {
+        let first = self.fates.iter().filter(|(_, fate)| **fate == Fate::MadeAfterRemoval);
+        let mut next: Vec<ResourceName> = first.map(|(name, _)| (*name).clone()).collect();
+        let mut found: BTreeSet<ResourceName> = next.iter().cloned().collect();
+        let deposed = self.facts.applied.deposed.values().map(|deposed| (&deposed.name, &deposed.was));
+        let applied: Vec<_> = self.facts.applied.resources.iter().chain(deposed).collect();
+        while let Some(name) = next.pop() {
+            for (dependent, was) in &applied {
+                let goes = was.dependencies.contains(&name) && removers.contains_key(*dependent);
+                if goes && found.insert((*dependent).clone()) {
+                    next.push((*dependent).clone());
+                }
+            }
+        }
+        found
     }
 
     fn finish(mut self) -> Result<StackPlan, Diagnostics> {
@@ -630,6 +650,10 @@ pub fn drift(
     let seen = seen.iter().filter(|(name, _)| visible.contains_key(*name));
     let seen: Map<String, Value> = seen.map(|(name, value)| (name.clone(), value.clone())).collect();
     changes(schema, &visible, &seen, ignored)
+}
+
+fn is_removal(key: &OperationKey) -> bool {
+    key.0.starts_with("delete ")
 }
 
 fn key(act: &Act, name: &ResourceName, id: &ObjectId) -> OperationKey {

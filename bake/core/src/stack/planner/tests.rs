@@ -219,9 +219,9 @@ fn drift_and_loss_are_mended() {
         (id("data"), Sight::Gone),
     ]);
     let plan = planned_over(&declaration, &state, &inventory, &Wishes::default()).unwrap();
-    assert_eq!(keys(&plan), ["create data", "forget data", "update net", "roll web"]);
+    assert_eq!(keys(&plan), ["forget data", "update net", "create data", "roll web"]);
     assert!(
-        matches!(&plan.actions[2].reasons[..], [Reason::Drifted { changes }] if changes[0].path == "note")
+        matches!(&plan.actions[1].reasons[..], [Reason::Drifted { changes }] if changes[0].path == "note")
     );
     assert_eq!(plan.actions[3].reasons, [Reason::Instances { running: 1, size: 2 }]);
     let after = carry_out(&plan, &state);
