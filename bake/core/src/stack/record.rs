@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::declare::PinnedImage;
 use super::name::{ObjectId, ResourceName, ResourceType, StackName};
+use crate::rollout::Existing;
 use crate::secret::SecretId;
 use crate::{Digest, ImageRef};
 
@@ -32,8 +33,8 @@ pub enum Record {
         plan: Digest,
         /// The images that it uses.
         images: BTreeMap<ImageRef, PinnedImage>,
-        /// When, RFC 3339 in UTC.
-        at: String,
+        /// When, in milliseconds since the Unix epoch.
+        at: u64,
     },
     /// A provider is about to be called.
     Intent(Box<Intent>),
@@ -43,6 +44,9 @@ pub enum Record {
         key: OperationKey,
         /// What the object gives; empty for one that was removed.
         outputs: Map<String, Value>,
+        /// Whether the call's end was seen. Where the process ended before, the provider was asked whether the object
+        /// is there, and the next change makes sure of the rest.
+        seen: bool,
     },
     /// The call is over and nothing was done.
     NotDone {
@@ -94,8 +98,8 @@ pub enum Record {
         outputs: BTreeMap<String, Value>,
         /// The stacks that it read.
         references: BTreeSet<StackName>,
-        /// When, RFC 3339 in UTC.
-        at: String,
+        /// When, in milliseconds since the Unix epoch.
+        at: u64,
     },
 }
 
@@ -148,8 +152,8 @@ pub struct GroupState {
     pub release: Option<Digest>,
     /// The properties of that release: with them, an instance of it can be launched again. Secrets are markers.
     pub properties: Map<String, Value>,
-    /// Its instances, as the rollout wrote them.
-    pub instances: Vec<Value>,
+    /// Its instances.
+    pub instances: Vec<Existing>,
     /// A release that was rolled back, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,

@@ -36,10 +36,10 @@ pub struct StackState {
     pub references: BTreeSet<StackName>,
     /// The plan of the last change.
     pub plan: Option<Digest>,
-    /// When the last change began.
-    pub begun: Option<String>,
+    /// When the last change began, in milliseconds since the Unix epoch.
+    pub begun: Option<u64>,
     /// When the last change came to its end; none while it has not.
-    pub finished: Option<String>,
+    pub finished: Option<u64>,
 }
 
 /// A resource as it was applied.
@@ -149,19 +149,21 @@ impl StackState {
             Record::Begun { plan, images, at } => {
                 self.plan = Some(*plan);
                 self.images.clone_from(images);
-                self.begun = Some(at.clone());
+                self.begun = Some(*at);
                 self.finished = None;
             }
             Record::Intent(intent) => self.intend(intent),
-            Record::Done { key, outputs } => {
+            Record::Done { key, outputs, seen } => {
                 let intent = self.pending.remove(key).ok_or_else(|| FoldError::NoIntent(key.clone()))?;
-                self.done(intent, outputs.clone());
+                self.done(intent, outputs.clone(), *seen);
             }
             Record::NotDone { key } => {
                 let intent = self.pending.remove(key).ok_or_else(|| FoldError::NoIntent(key.clone()))?;
-                if intent.act == IntentAct::Update {
+                if intent.act == IntentAct::Update
+                    && let Some(applied) = self.resources.get_mut(&intent.name)
+                {
                     // What was there before is there still, as far as the provider can tell; the next plan looks.
-                    self.resource(&intent.name)?.uncertain = true;
+                    applied.uncertain = true;
                 }
             }
             Record::Refreshed { name, id, outputs } => self.refreshed(name, id, outputs.as_ref()),
@@ -184,7 +186,7 @@ impl StackState {
             Record::Finished { outputs, references, at } => {
                 self.outputs.clone_from(outputs);
                 self.references.clone_from(references);
-                self.finished = Some(at.clone());
+                self.finished = Some(*at);
             }
         }
         Ok(())
@@ -198,7 +200,7 @@ impl StackState {
         self.pending.insert(intent.key.clone(), intent.clone());
     }
 
-    fn done(&mut self, intent: Intent, outputs: Map<String, Value>) {
+    fn done(&mut self, intent: Intent, outputs: Map<String, Value>, seen: bool) {
         let Intent { act, name, ty, id, generation, inputs, secrets, dependencies, protect, retain, .. } =
             intent;
         if act == IntentAct::Delete {
@@ -229,7 +231,7 @@ impl StackState {
             protect,
             retain,
             gone: false,
-            uncertain: false,
+            uncertain: !seen,
             group,
             rollout,
         };

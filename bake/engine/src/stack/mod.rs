@@ -1,3 +1,28 @@
 //! Stacks: plans carried out through providers, with every step written down before and after.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `deploy.rs` | a change from hold to history: [`Stacks`] |
+//! | `look.rs` | what is there; what became of calls whose end nobody saw |
+//! | `carry_out.rs` | the actions of a plan, in order, many at a time |
+//! | `roll.rs` | the rollout of a group |
+//! | `group.rs` | what groups have in common: size, image, health, strategy |
+//! | `provider.rs` | what a provider can do |
+//! | `site.rs` | providers, secrets, images and listeners around a change |
 
+mod carry_out;
+mod deploy;
+mod error;
+mod event;
+mod fold;
+pub mod group;
+mod look;
 pub mod provider;
+mod roll;
+mod site;
+
+pub use deploy::{Change, Changed, Preview, Refresh, Stacks};
+pub use error::StackError;
+pub use event::StackEvent;
+pub use look::inventory;
+pub use site::{HookCommand, Images, Listener, SecretValues, Site, Wishes};

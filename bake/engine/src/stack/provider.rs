@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use olbake_core::Digest;
+use olbake_core::rollout::{CheckName, InstanceId, Verdict};
 use olbake_core::stack::{Catalog, ObjectId, ResourceName, ResourceType, StackName};
 use serde_json::{Map, Value};
 
@@ -122,17 +123,15 @@ pub trait Provider: Send + Sync {
     }
 }
 
-/// One instance of a group, by an id that the rollout chose.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct InstanceId(pub String);
-
 /// An instance to be.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// The instance.
+    /// The instance; the rollout chose its id.
     pub instance: InstanceId,
     /// The digest of the release that it belongs to.
     pub release: Digest,
+    /// Its place, where places matter.
+    pub slot: Option<u32>,
     /// The properties of the release, complete.
     pub properties: Map<String, Value>,
 }
@@ -157,18 +156,20 @@ pub struct Seen {
     pub instance: InstanceId,
     /// Its release, as it was launched.
     pub release: Option<Digest>,
+    /// Its place, as it was launched.
+    pub slot: Option<u32>,
+    /// When it was launched, in milliseconds since the Unix epoch.
+    pub since: Option<u64>,
     /// Where it is in its life.
     pub life: Life,
     /// Its address, once it has one.
     pub address: Option<String>,
     /// The image that it says it runs.
     pub image: Option<Digest>,
-    /// For groups behind a load balancer: whether the balancer sends requests to it.
-    pub in_service: Option<bool>,
-    /// The balancer's weight for it.
-    pub weight: Option<u32>,
-    /// Connections that it still serves through the balancer.
-    pub connections: Option<u64>,
+    /// Where the load balancer sends requests to it: what the balancer's own check says.
+    pub in_service: Option<Verdict>,
+    /// Where the load balancer sends nothing new to it: the connections that it still serves.
+    pub draining: Option<u32>,
     /// Whether each of the group's health checks holds, with what was seen.
     pub checks: Vec<Probe>,
     /// The end of its console, where it did not come up.
@@ -179,7 +180,7 @@ pub struct Seen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// What was asked: `http :8080/health`.
-    pub check: String,
+    pub check: CheckName,
     /// Whether it holds.
     pub holds: bool,
     /// What was seen: `503`, `connection refused`.
@@ -193,7 +194,7 @@ pub trait Fleet: Send + Sync {
     async fn observe(&self, group: &Object, inputs: &Map<String, Value>) -> Result<Vec<Seen>, ProviderError>;
 
     /// Starts an instance. One that is there and runs stays; one that is stopped is started again.
-    async fn launch(&self, group: &Object, launch: &Launch) -> Result<(), ProviderError>;
+    async fn launch(&self, group: &Object, inputs: &Map<String, Value>, launch: &Launch) -> Result<(), ProviderError>;
 
     /// Has the load balancer send requests to an instance, with a weight; of 0: none yet.
     async fn attach(
@@ -239,7 +240,4 @@ pub trait Fleet: Send + Sync {
 
     /// Ends an instance and removes what was its own. Volumes stay.
     async fn terminate(&self, group: &Object, instance: &InstanceId) -> Result<(), ProviderError>;
-
-    /// Says what of the host would keep instances from starting: a rollout asks before it begins.
-    async fn preflight(&self, group: &Object, launches: &[Launch]) -> Result<(), ProviderError>;
 }

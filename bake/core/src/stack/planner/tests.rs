@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::rollout::{Existing, InstanceId, Release, Time};
 use crate::settings::Type;
 use crate::stack::catalog::Change;
 use crate::stack::record::{GroupState, Record};
@@ -90,7 +91,7 @@ fn carry_out(plan: &StackPlan, state: &StackState) -> StackState {
             let outputs = catalog.get(&action.ty).unwrap().outputs.keys();
             let outputs = outputs.map(|name| ((*name).to_owned(), json!(action.id))).collect();
             state.apply(&Record::Intent(Box::new(intent))).unwrap();
-            state.apply(&Record::Done { key: action.key.clone(), outputs }).unwrap();
+            state.apply(&Record::Done { key: action.key.clone(), outputs, seen: true }).unwrap();
         }
         let name = action.name.clone();
         match action.act {
@@ -106,7 +107,7 @@ fn carry_out(plan: &StackPlan, state: &StackState) -> StackState {
             Act::Roll => {
                 let release = release(catalog.get(&action.ty).unwrap(), &inputs, &action.secrets);
                 let size = inputs["size"].as_u64().unwrap();
-                let instances = (0..size).map(|number| json!(number)).collect();
+                let instances = (0..size).map(instance).collect();
                 let group = GroupState { release, instances, ..GroupState::default() };
                 state.apply(&Record::RolledOut { name, group }).unwrap();
             }
@@ -115,6 +116,16 @@ fn carry_out(plan: &StackPlan, state: &StackState) -> StackState {
     }
     assert_eq!(state.lint(), Vec::<String>::new());
     state
+}
+
+fn instance(number: u64) -> Existing {
+    let digest = Digest::of(b"any");
+    Existing {
+        id: InstanceId(number.to_string()),
+        release: Release { image: digest, inputs: digest },
+        since: Time(0),
+        slot: None,
+    }
 }
 
 fn keys(plan: &StackPlan) -> Vec<String> {
