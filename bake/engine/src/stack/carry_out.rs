@@ -156,7 +156,8 @@ impl Work {
         intent: &Intent,
         inputs: &Map<String, Value>,
     ) -> Result<Map<String, Value>, ProviderError> {
-        let provider = self.site.provider(&action.ty).map_err(|error| ProviderError::refused(error.to_string()))?;
+        let provider =
+            self.site.provider(&action.ty).map_err(|error| ProviderError::refused(error.to_string()))?;
         let object = object(&self.stack, &action.name, &action.ty, &action.id);
         match &intent.act {
             IntentAct::Create => provider.create(&object, inputs).await,
@@ -167,12 +168,20 @@ impl Work {
     }
 
     /// Properties with the secrets put in: for a provider, and for nobody else.
-    pub(super) fn reveal(&self, action: &Action, inputs: &Map<String, Value>) -> Result<Map<String, Value>, StackError> {
+    pub(super) fn reveal(
+        &self,
+        action: &Action,
+        inputs: &Map<String, Value>,
+    ) -> Result<Map<String, Value>, StackError> {
         reveal(&self.site, action, inputs)
     }
 }
 
-fn reveal(site: &Site, action: &Action, inputs: &Map<String, Value>) -> Result<Map<String, Value>, StackError> {
+fn reveal(
+    site: &Site,
+    action: &Action,
+    inputs: &Map<String, Value>,
+) -> Result<Map<String, Value>, StackError> {
     let failure = |secret: olbake_core::secret::SecretId, problem: String| StackError::Secret {
         name: action.name.clone(),
         secret,
@@ -185,7 +194,8 @@ fn reveal(site: &Site, action: &Action, inputs: &Map<String, Value>) -> Result<M
     }
     let known = |id: &olbake_core::secret::SecretId| values.get(id).map(|value| value.to_string());
     let reveal = |(name, input): (&String, &Value)| {
-        let revealed = value::reveal(input, &known).map_err(|id| failure(id, "it has no value".to_owned()))?;
+        let revealed =
+            value::reveal(input, &known).map_err(|id| failure(id, "it has no value".to_owned()))?;
         Ok((name.clone(), revealed))
     };
     inputs.iter().map(reveal).collect()

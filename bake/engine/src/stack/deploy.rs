@@ -99,7 +99,12 @@ impl Stacks {
         Ok(Preview { plan, state, inventory, holder })
     }
 
-    async fn look(&self, stack: &StackName, state: &StackState, refresh: Refresh) -> Result<Inventory, StackError> {
+    async fn look(
+        &self,
+        stack: &StackName,
+        state: &StackState,
+        refresh: Refresh,
+    ) -> Result<Inventory, StackError> {
         match refresh {
             Refresh::Look => inventory(&self.site, stack, state).await,
             Refresh::Trust => Ok(Inventory::new()),
@@ -195,7 +200,9 @@ impl Stacks {
         }
         let outputs = held.with(|state| outputs(plan, state)).await?;
         let written = held
-            .with(|state| state.finished.is_some() && state.outputs == outputs && state.references == plan.references)
+            .with(|state| {
+                state.finished.is_some() && state.outputs == outputs && state.references == plan.references
+            })
             .await?;
         if !(plan.is_empty() && written) {
             let references = plan.references.clone();
@@ -215,7 +222,11 @@ impl Stacks {
         Ok(changed)
     }
 
-    async fn refresh_held(&self, stack: &StackName, held: &Held<StackState>) -> Result<Vec<String>, StackError> {
+    async fn refresh_held(
+        &self,
+        stack: &StackName,
+        held: &Held<StackState>,
+    ) -> Result<Vec<String>, StackError> {
         resolve(&self.site, stack, held).await?;
         let state = held.state().await?;
         let mut changed = Vec::new();
@@ -229,7 +240,8 @@ impl Stacks {
                     Some(_) => format!("{name}: other outputs"),
                     None => format!("{name}: gone"),
                 });
-                held.append(Record::Refreshed { name: name.clone(), id: applied.id.clone(), outputs }).await?;
+                held.append(Record::Refreshed { name: name.clone(), id: applied.id.clone(), outputs })
+                    .await?;
             }
         }
         Ok(changed)
@@ -242,8 +254,11 @@ impl Stacks {
         let mut found = Vec::new();
         for provider in self.site.providers.values() {
             let name = provider.name().to_owned();
-            let listed = provider.list().await.map_err(|source| StackError::Listing { provider: name, source })?;
-            found.extend(listed.into_iter().filter(|object| object.stack == *stack && !known.contains(&object.id)));
+            let listed =
+                provider.list().await.map_err(|source| StackError::Listing { provider: name, source })?;
+            found.extend(
+                listed.into_iter().filter(|object| object.stack == *stack && !known.contains(&object.id)),
+            );
         }
         Ok(found)
     }

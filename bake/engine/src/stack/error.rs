@@ -19,7 +19,9 @@ pub enum StackError {
     #[error("the stack cannot be planned")]
     Plan(Diagnostics),
     /// A plan was made for another state than there is now.
-    #[error("the plan of `{stack}` was made for another state, and from the present one other changes follow")]
+    #[error(
+        "the plan of `{stack}` was made for another state, and from the present one other changes follow"
+    )]
     Moved {
         /// The stack.
         stack: StackName,
@@ -116,7 +118,8 @@ pub enum StackError {
 }
 
 fn summary(failures: &[(OperationKey, StackError)], skipped: usize) -> String {
-    let actions = if failures.len() == 1 { "1 action".to_owned() } else { format!("{} actions", failures.len()) };
+    let actions =
+        if failures.len() == 1 { "1 action".to_owned() } else { format!("{} actions", failures.len()) };
     match skipped {
         0 => format!("{actions} failed"),
         _ => format!("{actions} failed, and {skipped} that come after were not begun"),

@@ -192,7 +192,8 @@ fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Millis,
         Some(number) => (number, 1),
         None => (text.strip_suffix('s').unwrap_or(&text), 1000),
     };
-    let number: u64 = number.parse().map_err(|_| serde::de::Error::custom(format!("`{text}` is no duration")))?;
+    let number: u64 =
+        number.parse().map_err(|_| serde::de::Error::custom(format!("`{text}` is no duration")))?;
     Ok(Millis(number.saturating_mul(unit)))
 }
 
@@ -218,8 +219,12 @@ impl Group {
         let group: Self =
             serde_json::from_value(Value::Object(inputs.clone())).map_err(|error| error.to_string())?;
         let wrong = group.health.iter().find_map(|health| match health.kind {
-            HealthKind::Http | HealthKind::Tcp if health.port.is_none() => Some("`health`: a check by http or tcp needs a `port`"),
-            HealthKind::Command if health.command.is_empty() => Some("`health`: a check by command needs a `command`"),
+            HealthKind::Http | HealthKind::Tcp if health.port.is_none() => {
+                Some("`health`: a check by http or tcp needs a `port`")
+            }
+            HealthKind::Command if health.command.is_empty() => {
+                Some("`health`: a check by command needs a `command`")
+            }
             _ => None,
         });
         wrong.map_or(Ok(group), |wrong| Err(wrong.to_owned()))
@@ -279,7 +284,8 @@ impl Group {
 
 impl RawStrategy {
     fn read(&self) -> Result<Strategy, String> {
-        let Self { kind, max_surge, max_unavailable, order, weights, steps, bake, keep_old, member_check } = self.clone();
+        let Self { kind, max_surge, max_unavailable, order, weights, steps, bake, keep_old, member_check } =
+            self.clone();
         let pace = Pace { max_surge, max_unavailable, order };
         Ok(match kind.as_str() {
             "rolling" => Strategy::Rolling(pace),

@@ -64,7 +64,11 @@ async fn look(site: &Site, object: &Object, applied: &Applied) -> Result<Sight, 
 }
 
 /// Finds out what became of calls whose end an earlier process did not see, and writes it down.
-pub(super) async fn resolve(site: &Site, stack: &StackName, held: &Held<StackState>) -> Result<(), StackError> {
+pub(super) async fn resolve(
+    site: &Site,
+    stack: &StackName,
+    held: &Held<StackState>,
+) -> Result<(), StackError> {
     let pending: Vec<Intent> = held.with(|state| state.pending.values().cloned().collect()).await?;
     for intent in pending {
         let record = what_became_of(site, stack, &intent, held).await?;

@@ -194,7 +194,12 @@ pub trait Fleet: Send + Sync {
     async fn observe(&self, group: &Object, inputs: &Map<String, Value>) -> Result<Vec<Seen>, ProviderError>;
 
     /// Starts an instance. One that is there and runs stays; one that is stopped is started again.
-    async fn launch(&self, group: &Object, inputs: &Map<String, Value>, launch: &Launch) -> Result<(), ProviderError>;
+    async fn launch(
+        &self,
+        group: &Object,
+        inputs: &Map<String, Value>,
+        launch: &Launch,
+    ) -> Result<(), ProviderError>;
 
     /// Has the load balancer send requests to an instance, with a weight; of 0: none yet.
     async fn attach(

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use olbake_core::Digest;
 use olbake_core::rollout::{
-    self, Attachment, Availability, Captured, Existing, Hook, InstanceId, Observation, Outcome, Phase, Preflight,
-    Release, Request, Rollout, Step, StepResult, Time, Traffic, Verdict,
+    self, Attachment, Availability, Captured, Existing, Hook, InstanceId, Observation, Outcome, Phase,
+    Preflight, Release, Request, Rollout, Step, StepResult, Time, Traffic, Verdict,
 };
 use olbake_core::stack::plan::{Action, release, release_properties};
 use olbake_core::stack::record::{GroupState, Refused};
@@ -64,7 +64,8 @@ impl<'a> Driver<'a> {
         let digest = release(schema, &inputs, &action.secrets);
         let to = group.release(digest.expect("the properties are complete"));
         let revealed = work.reveal(action, &inputs)?;
-        let before = held.with(|state| state.resources.get(&name).and_then(|applied| applied.group.clone())).await?;
+        let before =
+            held.with(|state| state.resources.get(&name).and_then(|applied| applied.group.clone())).await?;
         let before = before.unwrap_or_default();
         let mut releases = Releases::from([(to, release_properties(schema, &revealed))]);
         if let Some(from) = captured(&before, 0) {
@@ -199,7 +200,8 @@ impl<'a> Driver<'a> {
                 }
                 if waiting != decision.waiting {
                     waiting = decision.waiting;
-                    let event = StackEvent::RolloutStatus { group: self.name.clone(), waiting: waiting.clone() };
+                    let event =
+                        StackEvent::RolloutStatus { group: self.name.clone(), waiting: waiting.clone() };
                     self.site().say(event);
                 }
                 for step in decision.steps {
@@ -294,7 +296,9 @@ fn captured(before: &GroupState, seen: usize) -> Option<Captured> {
 }
 
 fn fleet(provider: &dyn Provider) -> Result<&dyn Fleet, ProviderError> {
-    provider.fleet().ok_or_else(|| ProviderError::refused(format!("provider `{}` has no groups", provider.name())))
+    provider
+        .fleet()
+        .ok_or_else(|| ProviderError::refused(format!("provider `{}` has no groups", provider.name())))
 }
 
 /// What carrying a step out needs.
@@ -314,8 +318,9 @@ impl Doing {
             rollout::Action::TakeLien { .. } | rollout::Action::ReleaseLien { .. } => Ok(()),
             rollout::Action::Launch { instance, release, slot } => {
                 let properties = self.releases.get(release);
-                let properties = properties
-                    .ok_or_else(|| ProviderError::refused(format!("nothing is known of release {release}")))?;
+                let properties = properties.ok_or_else(|| {
+                    ProviderError::refused(format!("nothing is known of release {release}"))
+                })?;
                 let launch = Launch {
                     instance: instance.clone(),
                     release: release.inputs,
@@ -394,7 +399,8 @@ mod tests {
 
     #[test]
     fn weights_divide_between_sets_of_different_sizes() {
-        let ids = |names: &[&str]| names.iter().map(|name| InstanceId((*name).to_owned())).collect::<Vec<_>>();
+        let ids =
+            |names: &[&str]| names.iter().map(|name| InstanceId((*name).to_owned())).collect::<Vec<_>>();
         let found = weights(rollout::Shares::to_new(10), &ids(&["a", "b", "c"]), &ids(&["x"]));
         let of = |name: &str| found.iter().find(|(id, _)| id.0 == name).unwrap().1;
         // Three old ones with 90 of 100 between them, one new one with 10: 30 each against 10.
