@@ -88,6 +88,7 @@ impl Rollout {
     pub(crate) fn gates(&self) -> usize {
         match &self.request.options.strategy {
             _ if !self.request.replaces() => 0,
+            Strategy::BlueGreen { .. } if !self.shifts() => 0,
             Strategy::Canary { steps, .. } => steps.len(),
             Strategy::BlueGreen { weights, .. } => weights.len(),
             Strategy::Rolling(_) | Strategy::Quorum { .. } | Strategy::Recreate => 0,

@@ -102,7 +102,7 @@ impl Rollout {
             let member = &self.members[index];
             let stays =
                 member.failure.is_none() || !(member.stage.is_arriving() || member.stage == Stage::InService);
-            if stays || !member.is_free() {
+            if stays || !self.is_free(index) {
                 continue;
             }
             let may_serve = member.origin == Origin::Found || member.health == Health::Healthy;
@@ -216,7 +216,7 @@ impl Rollout {
         let mut order: Vec<usize> = (0..self.members.len())
             .filter(|&index| {
                 let member = &self.members[index];
-                member.release == release && member.is_kept() && member.is_free()
+                member.release == release && member.is_kept() && self.is_free(index)
             })
             .collect();
         order.sort_by_key(|&index| {
@@ -232,7 +232,11 @@ impl Rollout {
         let member = &self.members[index];
         let hooked = self.request.hooks.contains(&Hook::BeforeDrain);
         let says_goodbye = member.stage == Stage::InService && member.alive && member.failure.is_none();
-        let stage = if hooked && says_goodbye { Stage::BeforeDrain } else { self.stage_to_leave(index) };
+        let stage = if hooked && says_goodbye && !member.said_goodbye {
+            Stage::BeforeDrain
+        } else {
+            self.stage_to_leave(index)
+        };
         self.enter(index, stage, now);
     }
 }

@@ -34,6 +34,8 @@ impl Rollout {
         }
         match self.members[index].stage {
             Stage::Found => self.look_at_found(index, seen, now),
+            // What the balancer shows is attached, whatever the step's attempts said.
+            Stage::Attaching if is_in(seen) && self.is_free(index) => self.enter(index, Stage::Joining, now),
             Stage::Booting | Stage::Joining | Stage::Attaching => self.look_at_arriving(index, now),
             Stage::InService => self.look_at_serving(index, seen, now),
             Stage::Draining => self.look_at_draining(index, seen, now),
@@ -75,7 +77,12 @@ impl Rollout {
         let member = &self.members[index];
         let late = now.since(member.arriving_since) >= options.health_deadline;
         let settled = member.healthy_since.is_some_and(|since| now.since(since) >= options.min_ready);
+        let found = member.origin == Origin::Found && member.alive;
         match member.stage {
+            Stage::Joining if member.health == Health::Healthy && found => {
+                self.members[index].failure = None;
+                self.enter(index, Stage::InService, now);
+            }
             _ if member.failure.is_some() => {}
             _ if member.lacks.contains(&Lack::OtherDigest) => self.fail(index, Failure::OtherDigest),
             Stage::Booting if settled => self.boot_is_over(index, now),
@@ -162,10 +169,7 @@ impl Rollout {
         }
         let steps = self.open.values().map(|open| Waiting::Step {
             step: open.step.id,
-            retry_at: match open.ask {
-                super::step::Ask::From(time) if time > turn.now => Some(time),
-                _ => None,
-            },
+            retry_at: open.ask.when().filter(|time| *time > turn.now),
         });
         turn.waiting.extend(steps);
     }
@@ -209,6 +213,10 @@ impl Rollout {
         }
         self.events.push(Event::Resumed);
     }
+}
+
+fn is_in(seen: Option<&Seen>) -> bool {
+    seen.is_some_and(|seen| matches!(seen.attachment, Attachment::In { .. }))
 }
 
 /// Whether an instance is dead, and how. Notes that it was seen.

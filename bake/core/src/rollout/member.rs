@@ -137,6 +137,8 @@ pub struct Member {
     pub(crate) attached: bool,
     /// Whether its after-boot hook is done.
     pub(crate) migrated: bool,
+    /// Whether its before-drain hook is done.
+    pub(crate) said_goodbye: bool,
     /// Whether it is up and may finish its work; a dead one is not drained.
     pub(crate) alive: bool,
     /// The step that its stage waits for.
@@ -173,6 +175,7 @@ impl Member {
             sighted: false,
             attached: false,
             migrated: false,
+            said_goodbye: false,
             alive: true,
             step: None,
         }
@@ -240,13 +243,6 @@ impl Member {
                 return None;
             }
         })
-    }
-
-    /// Whether what it does now can be given up for something else: no step that must first have its result.
-    ///
-    /// A hook may run on; nothing depends on its result once the instance's course has changed.
-    pub(crate) fn is_free(&self) -> bool {
-        self.step.is_none() || matches!(self.stage, Stage::AfterBoot | Stage::BeforeDrain)
     }
 
     /// Takes note of its health as seen.

@@ -73,6 +73,7 @@ impl Rollout {
             baking: None,
             traffic: None,
             traffic_step: None,
+            traffic_in_doubt: false,
             traffic_since: now,
             progress: now,
             failures: 0,

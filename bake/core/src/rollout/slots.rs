@@ -43,7 +43,7 @@ impl Rollout {
         for index in 0..self.members.len() {
             let member = &self.members[index];
             let sighted = member.stage != Stage::Found;
-            if member.never_served() && sighted && member.is_free() && !fits(member, goal) {
+            if member.never_served() && sighted && self.is_free(index) && !fits(member, goal) {
                 self.leave(index, turn.now);
             }
         }

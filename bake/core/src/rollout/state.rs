@@ -8,7 +8,7 @@ use super::member::{Member, Origin, Stage};
 use super::observe::Observation;
 use super::outcome::{Event, Failure, Outcome, Waiting, Why};
 use super::request::{InstanceId, OnFailure, Release, Request};
-use super::step::{Lien, OpenStep, Shares, StepId};
+use super::step::{Ask, Lien, OpenStep, Shares, StepId};
 use super::time::{Millis, Time};
 
 /// A rollout under way: its request, and everything it has decided and learnt since.
@@ -35,6 +35,8 @@ pub struct Rollout {
     /// What the balancer was last told and confirmed.
     pub(crate) traffic: Option<Weights>,
     pub(crate) traffic_step: Option<StepId>,
+    /// Setting weights was given up: how traffic is divided is not known until it is set again.
+    pub(crate) traffic_in_doubt: bool,
     /// When weights were last confirmed.
     pub(crate) traffic_since: Time,
     /// When something last got better.
@@ -161,7 +163,16 @@ impl Rollout {
         self.members.iter().position(|member| member.step == Some(id))
     }
 
-    /// Moves a member to a stage; a hook that still runs there is given up.
+    /// Whether what a member does now can be given up for something else: nobody is at a step whose result must
+    /// be known first. A hook may run on; nothing depends on its result once its instance's course has changed.
+    pub(crate) fn is_free(&self, index: usize) -> bool {
+        let member = &self.members[index];
+        let Some(step) = member.step else { return true };
+        let hook = matches!(member.stage, Stage::AfterBoot | Stage::BeforeDrain);
+        hook || self.open.get(&step).is_none_or(|open| matches!(open.ask, Ask::Again(_)))
+    }
+
+    /// Moves a member to a stage; a step that it was waiting for is given up.
     pub(crate) fn enter(&mut self, index: usize, stage: Stage, now: Time) {
         let member = &mut self.members[index];
         if member.stage == stage {
@@ -171,8 +182,9 @@ impl Rollout {
             self.open.remove(&step);
         }
         let member = &mut self.members[index];
+        let left = member.stage;
         member.enter(stage, now);
-        if matches!(stage, Stage::InService | Stage::Gone) {
+        if matches!(stage, Stage::InService | Stage::Gone) && left != Stage::BeforeDrain {
             self.progress = now;
         }
         let (instance, release) = (member.id.clone(), member.release);
@@ -222,9 +234,21 @@ impl Rollout {
         self.end(Outcome::Held { why, after }, now);
     }
 
+    /// Steps of members that wait for another attempt are not tried again.
+    fn drop_failed_steps(&mut self) {
+        for member in &mut self.members {
+            let failed =
+                |step: &StepId| self.open.get(step).is_none_or(|open| matches!(open.ask, Ask::Again(_)));
+            if let Some(step) = member.step.take_if(|step| failed(step)) {
+                self.open.remove(&step);
+            }
+        }
+    }
+
     /// Begins to end: from here on, only liens are dealt with.
     pub(crate) fn end(&mut self, outcome: Outcome, now: Time) {
         self.paused = None;
+        self.drop_failed_steps();
         self.events.push(Event::Ending { outcome: outcome.clone() });
         self.course = Course::Ending { outcome, since: now };
     }

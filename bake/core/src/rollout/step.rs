@@ -230,12 +230,24 @@ pub struct OpenStep {
     pub(crate) ask: Ask,
 }
 
+impl Ask {
+    /// When it must be asked for, if it must.
+    pub(crate) fn when(self) -> Option<Time> {
+        match self {
+            Self::From(time) | Self::Again(time) => Some(time),
+            Self::No => None,
+        }
+    }
+}
+
 /// Whether a step must be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Ask {
-    /// From this time on.
+    /// From this time on: it was not asked for yet, or may have been by an engine that died.
     From(Time),
+    /// From this time on, as an attempt failed: nobody is at it.
+    Again(Time),
     /// It was: the driver is at it.
     No,
 }

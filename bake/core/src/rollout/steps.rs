@@ -43,7 +43,11 @@ impl Rollout {
             let id = self.ask(action, now);
             let member = &mut self.members[index];
             member.step = Some(id);
-            member.attached |= attaches;
+            if attaches {
+                member.attached = true;
+                let instance = member.id.clone();
+                self.forget_weight(&instance);
+            }
         }
     }
 
@@ -54,7 +58,7 @@ impl Rollout {
 
     /// The steps that are due, in the order in which they were decided.
     pub(crate) fn emit(&mut self, now: Time) -> Vec<Step> {
-        let due = self.open.values_mut().filter(|open| matches!(open.ask, Ask::From(time) if time <= now));
+        let due = self.open.values_mut().filter(|open| open.ask.when().is_some_and(|time| time <= now));
         due.map(|open| {
             open.ask = Ask::No;
             open.step.clone()
@@ -79,7 +83,7 @@ impl Rollout {
                 self.events.push(Event::StepFailed { step: id, message: message.clone(), again });
                 let pause = backoff(&self.request, open.failed);
                 if again {
-                    open.ask = Ask::From(now + pause);
+                    open.ask = Ask::Again(now + pause);
                 } else if let Some(OpenStep { step, .. }) = self.open.remove(&id) {
                     self.give_up(step, message, now);
                 }
@@ -96,7 +100,7 @@ impl Rollout {
     /// under another name.
     pub fn resume(&mut self, begun: &[Step], now: Time) {
         let now = self.tick(now);
-        for open in self.open.values_mut() {
+        for open in self.open.values_mut().filter(|open| open.ask == Ask::No) {
             open.ask = Ask::From(now);
         }
         let mut begun: Vec<&Step> = begun.iter().filter(|step| step.id.0 > self.decided).collect();
@@ -120,6 +124,7 @@ impl Rollout {
             }
             Action::SetWeights { shares, old, new } => {
                 self.traffic_step = None;
+                self.traffic_in_doubt = false;
                 self.traffic_since = now;
                 if self.traffic.as_ref().map(|weights| weights.shares) != Some(shares) {
                     self.progress = now;
@@ -149,13 +154,18 @@ impl Rollout {
                 member.arriving_since = now;
                 self.enter(index, self.stage_after_boot(), now);
             }
-            Action::RunHook { hook: Hook::BeforeDrain, .. } => {
-                self.enter(index, self.stage_to_leave(index), now)
-            }
+            Action::RunHook { hook: Hook::BeforeDrain, .. } => self.may_leave(index, now),
             Action::RunHook { hook: Hook::AfterDrain, .. } => self.enter(index, Stage::Terminating, now),
             Action::Terminate { .. } => self.enter(index, Stage::Gone, now),
             Action::TakeLien { .. } | Action::ReleaseLien { .. } | Action::SetWeights { .. } => {}
         }
+    }
+
+    /// Its before-drain hook is over. Whether it leaves is decided anew: much may have happened meanwhile, and
+    /// perhaps it is needed.
+    fn may_leave(&mut self, index: usize, now: Time) {
+        self.members[index].said_goodbye = true;
+        self.enter(index, Stage::InService, now);
     }
 
     /// Where an instance goes that has booted and whose hook, if any, is done.
@@ -188,7 +198,11 @@ impl Rollout {
             self.members[index].step = None;
             return match step.action {
                 Action::Launch { .. } => self.fail_arrival(index, Failure::Launch { message }, now),
-                Action::Attach { .. } => self.fail_arrival(index, Failure::Attach { message }, now),
+                Action::Attach { .. } => {
+                    // It may be attached all the same; the planner sees to its removal, within bounds.
+                    self.fail(index, Failure::Attach { message });
+                    self.enter(index, Stage::Joining, now);
+                }
                 Action::RunHook { hook: Hook::AfterBoot, .. } => {
                     self.fail_arrival(index, Failure::Hook { hook: Hook::AfterBoot, message }, now);
                 }
@@ -207,6 +221,7 @@ impl Rollout {
             }
             Action::SetWeights { .. } => {
                 self.traffic_step = None;
+                self.traffic_in_doubt = true;
                 self.object(why, now);
             }
             _ => {}
@@ -227,7 +242,7 @@ impl Rollout {
             self.enter(index, stage, now);
             self.turn_back(why, now);
         } else if hook == Hook::BeforeDrain {
-            self.enter(index, self.stage_to_leave(index), now);
+            self.may_leave(index, now);
         } else {
             self.enter(index, Stage::Terminating, now);
         }

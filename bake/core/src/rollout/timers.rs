@@ -3,17 +3,13 @@
 use super::member::{Member, Stage};
 use super::request::Options;
 use super::state::{Course, Rollout};
-use super::step::Ask;
 use super::time::Time;
 
 impl Rollout {
     /// The earliest timer that is yet to come.
     pub(crate) fn next_timer(&self, now: Time) -> Option<Time> {
         let members = self.members.iter().flat_map(|member| timers_of(member, &self.request.options));
-        let retries = self.open.values().filter_map(|open| match open.ask {
-            Ask::From(time) => Some(time),
-            Ask::No => None,
-        });
+        let retries = self.open.values().filter_map(|open| open.ask.when());
         members.chain(retries).chain(self.course_timers()).filter(|time| *time > now).min()
     }
 

@@ -4,17 +4,18 @@
 //! made twice does no harm. They are set again when a set's members change, and when the balancer is seen to
 //! divide otherwise.
 
-use super::member::{Member, Origin, Stage};
+use super::member::{Health, Member, Origin, Stage};
 use super::observe::Observation;
 use super::request::InstanceId;
 use super::state::{Course, Rollout, Turn, Weights};
-use super::step::{Action, Shares};
+use super::step::{Action, Ask, OpenStep, Shares};
 use super::strategy::Strategy;
 
 impl Rollout {
     /// Whether this rollout moves traffic between two sets.
     pub(crate) fn shifts(&self) -> bool {
-        matches!(self.request.options.strategy, Strategy::BlueGreen { .. }) && self.request.replaces()
+        let blue_green = matches!(self.request.options.strategy, Strategy::BlueGreen { .. });
+        blue_green && self.request.replaces() && self.request.desired > 0
     }
 
     /// How traffic is divided, as far as the balancer confirmed it.
@@ -27,32 +28,57 @@ impl Rollout {
         if !self.shifts() {
             return true;
         }
-        // Before weights were set, what was found in the balancer carries; what is launched for the new set does not.
-        if self.traffic.is_none() {
-            return member.release != self.request.to || member.origin == Origin::Found;
+        match &self.traffic {
+            // Before weights were set, what was found in the balancer carries; what is launched for the new set
+            // does not.
+            None => member.release != self.request.to || member.origin == Origin::Found,
+            Some(weights) if member.release == self.request.to => {
+                weights.shares.new > 0 && weights.new.contains(&member.id)
+            }
+            Some(weights) => weights.shares.old > 0,
         }
-        let shares = self.shares();
-        if member.release == self.request.to { shares.new > 0 } else { shares.old > 0 }
+    }
+
+    /// An instance is attached anew: it has the weight of its attaching, not the one it was given before.
+    pub(crate) fn forget_weight(&mut self, id: &InstanceId) {
+        if let Some(Weights { shares: _, old, new }) = &mut self.traffic {
+            old.retain(|known| known != id);
+            new.retain(|known| known != id);
+        }
     }
 
     /// Traffic is being moved: who carries it is not known for sure.
     pub(crate) fn traffic_moves(&self) -> bool {
-        self.traffic_step.is_some()
+        self.traffic_step.is_some() || self.traffic_in_doubt
     }
 
     /// Asks for other weights if others are wanted.
     pub(crate) fn plan_traffic(&mut self, turn: &Turn<'_>) {
-        if !self.shifts() || self.traffic_moves() {
+        if !self.shifts() {
             return;
         }
         let Some(Weights { shares, old, new }) = self.wanted_weights(turn.world) else { return };
-        let id = self.ask(Action::SetWeights { shares, old, new }, turn.now);
-        self.traffic_step = Some(id);
+        let action = Action::SetWeights { shares, old, new };
+        let Some(step) = self.traffic_step else {
+            self.traffic_step = Some(self.ask(action, turn.now));
+            return;
+        };
+        // One that failed and waits for its next attempt may be about what was wanted then: it gives way, and
+        // what takes its place counts its attempts on.
+        let waits = |open: &&OpenStep| matches!(open.ask, Ask::Again(_)) && open.step.action != action;
+        if let Some(OpenStep { failed, ask, .. }) = self.open.get(&step).filter(waits).cloned() {
+            self.open.remove(&step);
+            let id = self.ask(action, turn.now);
+            self.traffic_step = Some(id);
+            if let Some(open) = self.open.get_mut(&id) {
+                (open.failed, open.ask) = (failed, ask);
+            }
+        }
     }
 
     /// The weights to set, if those that are set are not as they should be.
     fn wanted_weights(&self, world: &Observation) -> Option<Weights> {
-        let shares = self.wanted_shares();
+        let shares = self.wanted_shares()?;
         let set = |new: bool| -> Vec<InstanceId> {
             let serves = |member: &&Member| {
                 matches!(member.stage, Stage::InService | Stage::BeforeDrain) && member.failure.is_none()
@@ -64,18 +90,21 @@ impl Rollout {
                 .collect()
         };
         let wanted = Weights { shares, old: set(false), new: set(true) };
-        let Some(confirmed) = &self.traffic else { return (shares != Shares::OLD).then_some(wanted) };
+        let Some(confirmed) = &self.traffic else {
+            return (self.traffic_in_doubt || shares != Shares::OLD).then_some(wanted);
+        };
         let strays = world.shares.is_some_and(|seen| seen != confirmed.shares)
             && self.clock.since(self.traffic_since) >= self.request.options.step_backoff;
-        (*confirmed != wanted || strays).then_some(wanted)
+        (self.traffic_in_doubt || *confirmed != wanted || strays).then_some(wanted)
     }
 
-    fn wanted_shares(&self) -> Shares {
-        let now = self.shares();
+    /// How traffic should be divided; nothing: as it is, however that may be.
+    fn wanted_shares(&self) -> Option<Shares> {
+        let now = (!self.traffic_in_doubt).then(|| self.shares());
         match self.course {
-            Course::Forward => self.shares_forward(now),
-            Course::Back { .. } => self.shares_back(now),
-            Course::Ending { .. } | Course::Over { .. } => now,
+            Course::Forward => now.map(|now| self.shares_forward(now)),
+            Course::Back { .. } => self.shares_back().or(now),
+            Course::Ending { .. } | Course::Over { .. } => None,
         }
     }
 
@@ -85,7 +114,7 @@ impl Rollout {
         let Some(weight) = weights.get(self.gate.passed) else { return now };
         if self.new_set_is_well() {
             Shares::to_new(*weight)
-        } else if self.in_set(true) == 0 {
+        } else if self.perhaps_in_new_set() == 0 {
             Shares::OLD
         } else {
             now
@@ -93,14 +122,23 @@ impl Rollout {
     }
 
     /// Everything to the old set, as soon as that is no worse than the present.
-    fn shares_back(&self, now: Shares) -> Shares {
+    fn shares_back(&self) -> Option<Shares> {
         let old = self.in_set(false);
-        if old >= self.least() || old >= self.in_set(true) { Shares::OLD } else { now }
+        let no_worse = old > 0 && old >= self.perhaps_in_new_set();
+        (old >= self.least() || no_worse).then_some(Shares::OLD)
     }
 
     /// The new set is whole and healthy.
     pub(crate) fn new_set_is_well(&self) -> bool {
         self.in_set(true) >= self.request.desired
+    }
+
+    /// How many instances of the new set may serve: not to know of one is no reason to think that it does not.
+    fn perhaps_in_new_set(&self) -> u32 {
+        super::even::count(self.members.iter().filter(|member| {
+            let serves = member.stage == Stage::InService && member.failure.is_none();
+            serves && member.release == self.request.to && member.health != Health::Failing
+        }))
     }
 
     fn in_set(&self, new: bool) -> u32 {

@@ -152,6 +152,20 @@ impl Fleet {
         }
     }
 
+    /// Stops an instance without removing it, as a crash or a reboot of its host does.
+    pub fn stop(&mut self, id: &InstanceId, now: Time) {
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.fate.stopped_from = Some(now);
+        }
+    }
+
+    /// The load balancer forgets all that it was told, as one does that is started anew.
+    pub fn forget_attachments(&mut self) {
+        for instance in self.instances.values_mut() {
+            instance.balancer = Balancer::Out;
+        }
+    }
+
     fn happen(&mut self, action: &Action, now: Time) {
         match action {
             Action::TakeLien { lien } => {
