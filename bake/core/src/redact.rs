@@ -89,7 +89,7 @@ pub fn forms(value: &str) -> Vec<Form> {
     }
     let hexadecimal: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
     if hexadecimal.len() >= SHORTEST_ENCODED {
-        add("hexadecimal", hexadecimal.to_uppercase());
+        add("hexadecimal", hexadecimal.to_ascii_uppercase());
         add("hexadecimal", hexadecimal);
     }
     let url = url_encoded(value);

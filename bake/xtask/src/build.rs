@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// The largest that the agent may be, in bytes: it travels to every machine.
-const AGENT_LIMIT: u64 = 2 * 1024 * 1024;
+const AGENT_LIMIT: u64 = 2_000_000;
 
 /// How the agent is compiled: statically, so that it runs on any Linux of its architecture, at a fixed address and
 /// without unwind tables, so that it stays small. `bake/agent/build.rs` has the linker's part.
