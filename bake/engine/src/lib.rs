@@ -6,6 +6,8 @@ pub mod bake;
 pub mod cache;
 pub mod cancel;
 pub mod config;
+pub mod edit;
+pub mod envelope;
 pub mod event;
 pub mod gc;
 pub mod machine;

@@ -178,13 +178,19 @@ fn read_key(path: &Utf8Path) -> io::Result<Zeroizing<[u8; 32]>> {
     }
 }
 
+/// Fills bytes from the system's randomness.
+pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(())
+}
+
 /// Makes a key, unless another process does so at the same time: then that one counts.
 fn make_key(path: &Utf8Path) -> io::Result<Zeroizing<[u8; 32]>> {
     let mut key = Zeroizing::new([0; 32]);
-    let mut filled = 0;
-    while filled < key.len() {
-        filled += rustix::rand::getrandom(&mut key[filled..], rustix::rand::GetRandomFlags::empty())?;
-    }
+    random(&mut key[..])?;
     let directory = path.parent().unwrap_or(Utf8Path::new("."));
     std::fs::create_dir_all(directory)?;
     let new = tempfile::Builder::new()

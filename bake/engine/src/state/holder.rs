@@ -5,7 +5,6 @@ use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use olbake_core::Digest;
-use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds since 1970.
@@ -63,10 +62,7 @@ impl Writer {
     /// Drawn from the system's randomness.
     pub fn random() -> std::io::Result<Self> {
         let mut bytes = [0; 16];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty())?;
-        }
+        crate::secrets::random(&mut bytes)?;
         Ok(Self::fixed(u128::from_le_bytes(bytes)))
     }
 
