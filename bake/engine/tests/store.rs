@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use camino::Utf8Path;
-use common::{Piece, Scratch, blocks, bytes, disk_of, packs, scratch, write_pieces};
+use common::{Piece, Scratch, Tmpfs, blocks, bytes, disk_of, packs, scratch, write_pieces};
 use olbake_core::blockmap::BLOCK_SIZE;
 use olbake_engine::store::StoreError;
 use olbake_engine::store::blocks::Seed;
@@ -280,39 +280,6 @@ fn a_killed_writer_leaves_a_sound_store() {
         !FileStore::open(&root).unwrap().list("v1/layers/").unwrap().is_empty(),
         "no child came to write"
     );
-}
-
-/// A small file system of its own.
-struct Tmpfs(camino::Utf8PathBuf);
-
-impl Tmpfs {
-    fn mount(at: &Utf8Path, size: &str) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
-        let options = std::ffi::CString::new(format!("size={size}")).unwrap();
-        let mounted = rustix::mount::mount(
-            "tmpfs",
-            at.as_std_path(),
-            "tmpfs",
-            rustix::mount::MountFlags::empty(),
-            options.as_c_str(),
-        );
-        match mounted {
-            Ok(()) => Some(Self(at.to_owned())),
-            Err(error) if std::env::var("OLBAKE_TEST_REQUIRE").is_ok_and(|value| value == "1") => {
-                panic!("cannot mount a tmpfs: {error}")
-            }
-            Err(error) => {
-                eprintln!("SKIPPED: cannot mount a tmpfs: {error}; run it as root");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        rustix::mount::unmount(self.0.as_std_path(), rustix::mount::UnmountFlags::empty()).unwrap();
-    }
 }
 
 #[test]

@@ -124,3 +124,36 @@ pub(crate) fn packs(root: &Utf8Path) -> Vec<Utf8PathBuf> {
     found.sort();
     found
 }
+
+/// A small file system of its own.
+pub(crate) struct Tmpfs(Utf8PathBuf);
+
+impl Tmpfs {
+    pub(crate) fn mount(at: &Utf8Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let options = std::ffi::CString::new(format!("size={size}")).unwrap();
+        let mounted = rustix::mount::mount(
+            "tmpfs",
+            at.as_std_path(),
+            "tmpfs",
+            rustix::mount::MountFlags::empty(),
+            options.as_c_str(),
+        );
+        match mounted {
+            Ok(()) => Some(Self(at.to_owned())),
+            Err(error) if std::env::var("OLBAKE_TEST_REQUIRE").is_ok_and(|value| value == "1") => {
+                panic!("cannot mount a tmpfs: {error}")
+            }
+            Err(error) => {
+                eprintln!("SKIPPED: cannot mount a tmpfs: {error}; run it as root");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        rustix::mount::unmount(self.0.as_std_path(), rustix::mount::UnmountFlags::empty()).unwrap();
+    }
+}
