@@ -79,7 +79,7 @@ pub struct Changed {
 impl Stacks {
     /// What was applied to a stack; none where nothing ever was.
     pub async fn read(&self, stack: &StackName) -> Result<Option<Viewed<StackState>>, StackError> {
-        Ok(self.store.read::<StackState>(stack.as_str(), &SystemClock).await?)
+        Ok(self.store.read::<StackState>(stack, &SystemClock).await?)
     }
 
     /// Plans a change without holding the stack.
@@ -127,7 +127,7 @@ impl Stacks {
     pub async fn change(&self, change: &Change<'_>, options: HoldOptions) -> Result<Changed, StackError> {
         let started = Instant::now();
         let stack = &change.declaration.stack;
-        let held = Arc::new(self.store.hold::<StackState>(stack.as_str(), options).await?);
+        let held = Arc::new(self.store.hold::<StackState>(stack, options).await?);
         let result = self.change_held(change, &held, started).await;
         let summary = match &result {
             Ok(changed) => summary(&changed.plan),
@@ -214,7 +214,7 @@ impl Stacks {
     /// Writes down what the providers say of a stack's objects. Returns the resources that are gone or give other
     /// outputs than before.
     pub async fn refresh(&self, stack: &StackName, options: HoldOptions) -> Result<Vec<String>, StackError> {
-        let held = self.store.hold::<StackState>(stack.as_str(), options).await?;
+        let held = self.store.hold::<StackState>(stack, options).await?;
         let result = self.refresh_held(stack, &held).await;
         let closed = held.close("refreshed").await;
         let changed = result?;

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use camino::Utf8Path;
 use olbake_core::Digest;
-use olbake_core::stack::{Record, StackName, StackState};
+use olbake_core::stack::StackName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -56,18 +56,6 @@ pub trait Fold: Serialize + DeserializeOwned + Default + Clone + Send + Sync + '
 
     /// What cannot be right about the state. A snapshot is made only of one without such problems.
     fn lint(&self) -> Vec<String>;
-}
-
-impl Fold for StackState {
-    type Record = Record;
-
-    fn apply(&mut self, record: &Record) -> Result<(), String> {
-        Self::apply(self, record).map_err(|error| error.to_string())
-    }
-
-    fn lint(&self) -> Vec<String> {
-        Self::lint(self)
-    }
 }
 
 /// Why the state could not be read or changed.
