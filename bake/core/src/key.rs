@@ -97,12 +97,22 @@ pub fn sealed(architecture: Architecture, last_layer: Digest, seal: &[Operation]
 }
 
 /// The key of an image. Images of other names may share disks; each is a version of its own.
-pub fn image(architecture: Architecture, name: &ImageRef, sealed: Digest, checks: &[Checks]) -> Digest {
+pub fn image(
+    architecture: Architecture,
+    name: &ImageRef,
+    sealed: Digest,
+    checks: &[Checks],
+    upgrade: &[Checks],
+) -> Digest {
     let mut key = start("olbake image", architecture)
         .field("image", name.to_string().as_bytes())
         .field("disk", sealed.as_bytes());
     for Checks { component, operations } in checks {
         key = key.field(component.as_str(), essences(operations).as_bytes());
+    }
+    for Checks { component, operations } in upgrade {
+        key = key.field("upgrade of", component.as_str().as_bytes());
+        key = key.field("upgrade", essences(operations).as_bytes());
     }
     key.finish()
 }

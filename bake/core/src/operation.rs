@@ -33,6 +33,8 @@ pub enum Phase {
     Seal,
     /// Checks on a fresh boot.
     Verify,
+    /// What a running instance does before another takes its place.
+    Upgrade,
 }
 
 impl fmt::Display for Phase {
@@ -44,6 +46,7 @@ impl fmt::Display for Phase {
             Self::Maintenance => "maintenance",
             Self::Seal => "seal",
             Self::Verify => "verify",
+            Self::Upgrade => "upgrade",
         })
     }
 }

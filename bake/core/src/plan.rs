@@ -128,13 +128,13 @@ pub struct Layer {
     pub key: Digest,
 }
 
-/// A component's checks on a fresh boot.
+/// Operations of a component beside its layer: its checks on a fresh boot, its upgrade.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Checks {
     /// The component.
     pub component: ComponentName,
-    /// The checks.
+    /// The operations.
     pub operations: Vec<Operation>,
 }
 
@@ -181,6 +181,9 @@ pub struct Plan {
     pub seal: Vec<Operation>,
     /// What is checked on a fresh boot, those of the base images first.
     pub checks: Vec<Checks>,
+    /// The commands that an instance runs before another takes its place, in order of components.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upgrade: Vec<Checks>,
     /// Where the bytes of each digest in the operations are.
     pub payloads: BTreeMap<Digest, Payload>,
     /// The secrets that operations refer to.

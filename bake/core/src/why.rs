@@ -16,7 +16,7 @@ use crate::digest::Digest;
 use crate::key;
 use crate::names::{ComponentName, OperationId};
 use crate::operation::Phase;
-use crate::plan::{Architecture, Base, Layer, PLAN_SCHEMA, Plan, Setting};
+use crate::plan::{Architecture, Base, Checks, Layer, PLAN_SCHEMA, Plan, Setting};
 use crate::secret::SecretId;
 use crate::span::Span;
 
@@ -185,6 +185,7 @@ fn recomputed_key(plan: &Plan) -> Digest {
         &plan.image,
         key::sealed(plan.architecture, parent, &plan.seal),
         &plan.checks,
+        &plan.upgrade,
     )
 }
 
@@ -288,14 +289,15 @@ fn seal(old: &Plan, new: &Plan) -> Option<Reason> {
 }
 
 fn checks(old: &Plan, new: &Plan) -> Vec<Reason> {
-    let names = |plan: &Plan| plan.checks.iter().map(|checks| checks.component.clone()).collect::<Vec<_>>();
+    let all = |plan: &Plan| plan.checks.iter().chain(&plan.upgrade).cloned().collect::<Vec<Checks>>();
+    let names = |plan: &Plan| all(plan).into_iter().map(|checks| checks.component).collect::<Vec<_>>();
     let mut components = names(old);
     components.extend(names(new));
     components.sort_unstable();
     components.dedup();
     let of = |plan: &Plan, component: &ComponentName| -> Vec<_> {
-        let own = plan.checks.iter().filter(|checks| checks.component == *component);
-        own.flat_map(|checks| checks.operations.iter().cloned()).collect()
+        let own = all(plan).into_iter().filter(|checks| checks.component == *component);
+        own.flat_map(|checks| checks.operations).collect()
     };
     components
         .into_iter()

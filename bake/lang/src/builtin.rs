@@ -553,6 +553,12 @@ impl<'v> Call<'v, '_> {
             };
             return Err(Diagnostic::error("wrong-phase", text).help(help));
         }
+        if phase == Phase::Upgrade && !steps.iter().all(|step| is_plain_command(&step.action)) {
+            let text = format!("`{}` is called in `upgrade`", self.name);
+            let help = "an instance that is to be replaced is not changed any more: `upgrade` has `run.command` only, \
+                        with `user`, `env` and `timeout` and without conditions";
+            return Err(Diagnostic::error("wrong-phase", text).help(help));
+        }
         let common = Common {
             after: self.targets("after")?,
             when_changed: self.targets("when_changed")?,
@@ -561,4 +567,12 @@ impl<'v> Call<'v, '_> {
         };
         Ok(recording.add(phase, steps, common))
     }
+}
+
+/// Whether an action is a command that can be run on an instance without an agent.
+fn is_plain_command(action: &Action) -> bool {
+    let Action::Run(run) = action else { return false };
+    let conditions = run.creates.is_some() || run.unless.is_some() || run.only_if.is_some();
+    let contents = run.script.is_some() || run.stdin.is_some() || !run.secrets.is_empty();
+    !conditions && !contents && run.cwd.is_none()
 }

@@ -12,11 +12,14 @@ use olbake_core::{ComponentName, OperationId};
 use crate::session::{Draft, Target};
 
 /// The operations of a layer.
+#[derive(Default)]
 pub(crate) struct Finished {
     pub(crate) operations: Vec<Operation>,
     pub(crate) overriding: Vec<bool>,
     pub(crate) foreign: Vec<(Utf8PathBuf, Option<Span>)>,
     pub(crate) checks: Vec<Operation>,
+    /// What an instance does before another takes its place.
+    pub(crate) upgrade: Vec<Operation>,
 }
 
 /// Finishes the drafts of one component.
@@ -33,8 +36,7 @@ pub(crate) fn finish(component: &ComponentName, mut drafts: Vec<Draft>) -> Resul
     for (index, into) in &order.merged {
         ids[*index] = ids[*into].clone();
     }
-    let mut finished =
-        Finished { operations: Vec::new(), overriding: Vec::new(), foreign: Vec::new(), checks: Vec::new() };
+    let mut finished = Finished::default();
     let names = Names { written: written_paths(&drafts, &order.sequence), ids: &ids };
     let mut taken: Vec<Option<Draft>> = drafts.into_iter().map(Some).collect();
     for index in &order.sequence {
@@ -43,6 +45,8 @@ pub(crate) fn finish(component: &ComponentName, mut drafts: Vec<Draft>) -> Resul
         let operation = names.resolve(draft, id, &mut finished.foreign);
         if matches!(operation.action, Action::Check(_)) {
             finished.checks.push(operation);
+        } else if operation.phase == Phase::Upgrade {
+            finished.upgrade.push(operation);
         } else {
             finished.overriding.push(overriding);
             finished.operations.push(operation);

@@ -49,6 +49,8 @@ pub(crate) struct LayerDraft {
     pub(crate) foreign: Vec<(Utf8PathBuf, Option<Span>)>,
     /// The checks.
     pub(crate) checks: Vec<Operation>,
+    /// What an instance does before another takes its place.
+    pub(crate) upgrade: Vec<Operation>,
     /// The bytes that the operations need.
     pub(crate) payloads: BTreeMap<Digest, Stored>,
     /// Which settings were read.
@@ -131,6 +133,7 @@ pub(crate) fn evaluate(used: Use<'_>) -> Result<LayerDraft, Vec<Diagnostic>> {
         overriding: finished.overriding,
         foreign: finished.foreign,
         checks: finished.checks,
+        upgrade: finished.upgrade,
         payloads: recording.payloads.into_inner(),
         read: settings.read(),
         computed,
@@ -161,7 +164,14 @@ impl Runner<'_> {
         let s = heap.alloc(SettingsView(Arc::clone(&settings)));
         self.validate(eval, &functions, s)?;
         let m = heap.alloc(MachineView(Arc::clone(self.facts)));
-        let phases = [Phase::Install, Phase::Configure, Phase::Units, Phase::Maintenance, Phase::Verify];
+        let phases = [
+            Phase::Install,
+            Phase::Configure,
+            Phase::Units,
+            Phase::Maintenance,
+            Phase::Verify,
+            Phase::Upgrade,
+        ];
         for (phase, function) in phases.into_iter().zip(functions.phases) {
             if function.is_none() {
                 continue;

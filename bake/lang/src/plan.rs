@@ -323,11 +323,16 @@ impl<'p, 'a> Imaging<'p, 'a> {
         let mut drafts = Vec::with_capacity(used.len());
         let mut checks = self.below.as_ref().map_or_else(Vec::new, |below| below.plan.checks.clone());
         let mut parent = key::base(self.architecture(), &self.base);
+        let mut upgrade = self.below.as_ref().map_or_else(Vec::new, |below| below.plan.upgrade.clone());
         for (component, used) in used {
             let Some((draft, layer)) = self.layer(&component, used, parent) else { continue };
             parent = layer.key;
             if !draft.checks.is_empty() {
                 checks.push(Checks { component: component.name.clone(), operations: draft.checks.clone() });
+            }
+            if !draft.upgrade.is_empty() {
+                let operations = draft.upgrade.clone();
+                upgrade.push(Checks { component: component.name.clone(), operations });
             }
             layers.push(layer);
             drafts.push(draft);
@@ -336,14 +341,14 @@ impl<'p, 'a> Imaging<'p, 'a> {
         if !self.problems.is_empty() {
             return Err(unique(self.problems));
         }
-        Ok(self.finish(layers, checks, parent))
+        Ok(self.finish(layers, checks, upgrade, parent))
     }
 
     fn architecture(&self) -> olbake_core::plan::Architecture {
         self.planner.inputs.architecture
     }
 
-    fn finish(self, layers: Vec<Layer>, checks: Vec<Checks>, last: Digest) -> Planned {
+    fn finish(self, layers: Vec<Layer>, checks: Vec<Checks>, upgrade: Vec<Checks>, last: Digest) -> Planned {
         let seal = seal(self.declaration.leak_allow.clone());
         let architecture = self.architecture();
         let sealed = key::sealed(architecture, last, &seal);
@@ -354,8 +359,9 @@ impl<'p, 'a> Imaging<'p, 'a> {
             base: self.base,
             layers,
             seal,
-            key: key::image(architecture, self.image, sealed, &checks),
+            key: key::image(architecture, self.image, sealed, &checks, &upgrade),
             checks,
+            upgrade,
             payloads: self.payloads,
             secrets: self.secrets,
         };

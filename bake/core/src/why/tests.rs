@@ -71,6 +71,7 @@ fn plan() -> Plan {
         layers: vec![hello, layer("other", Vec::new())],
         seal: Vec::new(),
         checks: vec![checks],
+        upgrade: Vec::new(),
         payloads: BTreeMap::new(),
         secrets: BTreeMap::new(),
         key: Digest::of(b""),

@@ -83,6 +83,7 @@ pub(crate) fn plan(image: &str, key: &str) -> Plan {
         layers: Vec::new(),
         seal: Vec::new(),
         checks: Vec::new(),
+        upgrade: Vec::new(),
         payloads: Default::default(),
         secrets: Default::default(),
         key: Digest::of(key.as_bytes()),
