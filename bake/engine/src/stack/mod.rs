@@ -14,6 +14,7 @@ mod carry_out;
 mod deploy;
 mod error;
 mod event;
+mod fold;
 pub mod group;
 mod images;
 mod look;
