@@ -15,6 +15,7 @@ pub mod lint;
 pub mod names;
 pub mod operation;
 pub mod plan;
+pub mod promotion;
 pub mod protocol;
 pub mod redact;
 pub mod report;
@@ -23,6 +24,7 @@ pub mod secret;
 pub mod settings;
 pub mod span;
 pub mod stack;
+pub mod time;
 pub mod why;
 
 pub use digest::Digest;

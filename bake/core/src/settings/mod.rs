@@ -20,4 +20,5 @@ pub use layers::{Given, GivenValue, LayerKind, Resolved, SetOption, Variables, i
 pub use reference::{json_schema, markdown};
 pub use schema::{Constraints, Field, Schema};
 pub use suggest::{did_you_mean, nearest};
+pub(crate) use text::duration as duration_milliseconds;
 pub use types::{RecordField, Type};

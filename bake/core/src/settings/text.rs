@@ -84,7 +84,7 @@ pub(super) fn mode(text: &str) -> Result<u32, Expected> {
 }
 
 /// A length of time, in milliseconds.
-pub(super) fn duration(text: &str) -> Result<u64, Expected> {
+pub(crate) fn duration(text: &str) -> Result<u64, Expected> {
     const EXPECTED: Expected = "a length of time, such as `90s` or `1h30m`";
     let mut rest = text.trim();
     let mut total: u64 = 0;
