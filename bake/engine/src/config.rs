@@ -9,9 +9,21 @@
 //! [cache]
 //! dir = ".olbake/cache"
 //! max_size = "10 GiB"
+//!
+//! [channels]
+//! order = ["QA", "Production"]      # in the order of promotion; by default the environments
+//! rollback_depth = 3                # versions that a channel can go back to and `gc` keeps
+//!
+//! [gates.Production]                # what must hold before a version enters the channel
+//! verified = true                   # its checks passed on a fresh boot
+//! soak = "24h"                      # it was in the channel before for so long
+//! approvals = 2                     # so many people signed, of those in the file
+//! allowed_signers = "allowed_signers"
 //! ```
 //!
 //! Every key has a default, and so has the file. What is not known is an error, and all errors come together.
+
+mod gates;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,10 +31,13 @@ use std::ops::Range;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::diagnostic::{Diagnostic, Diagnostics};
+use olbake_core::promotion::Channel;
 use olbake_core::settings::did_you_mean;
 use olbake_core::span::Span;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+pub use gates::{ChannelGates, ROLLBACK_DEPTH, UnknownChannel};
 
 /// The file's name.
 pub const FILE: &str = "olbake.toml";
@@ -46,6 +61,12 @@ pub struct Config {
     pub cache_size: u64,
     /// The environments, in the order in which images are promoted.
     pub environments: Vec<String>,
+    /// The channels, in the order in which images are promoted; every environment is one.
+    pub channels: Vec<Channel>,
+    /// What must hold before a version enters a channel.
+    pub gates: BTreeMap<Channel, ChannelGates>,
+    /// The versions before its current one that a channel can go back to and `gc` keeps.
+    pub rollback_depth: usize,
 }
 
 impl Config {
@@ -80,10 +101,16 @@ impl Config {
             cache: root.join(CACHE),
             cache_size: CACHE_SIZE,
             environments: vec!["QA".to_owned(), "Production".to_owned()],
+            channels: Vec::new(),
+            gates: BTreeMap::new(),
+            rollback_depth: ROLLBACK_DEPTH,
         };
         let mut reader = Reader { text, found: Diagnostics::default(), config };
         match DeTable::parse(text) {
-            Ok(table) => reader.document(table.get_ref()),
+            Ok(table) => {
+                reader.document(table.get_ref());
+                reader.promotion(table.get_ref());
+            }
             Err(error) => reader.error(error.span().unwrap_or_default(), error.message().to_owned(), None),
         }
         if reader.found.has_errors() { Err(reader.found) } else { Ok(reader.config) }
@@ -100,10 +127,13 @@ type Value<'a> = Spanned<DeValue<'a>>;
 
 impl Reader<'_> {
     fn document(&mut self, table: &DeTable<'_>) {
-        self.table(table, "", &["registry", "cache", "environments"], |reader, key, value| match key {
+        let keys = ["registry", "cache", "environments", "channels", "gates"];
+        self.table(table, "", &keys, |reader, key, value| match key {
             "registry" => reader.section(key, value, &["url"], Self::registry),
             "cache" => reader.section(key, value, &["dir", "max_size"], Self::cache),
-            _ => reader.environments(value),
+            "environments" => reader.environments(value),
+            // They name environments, and are read after them.
+            _ => {}
         });
     }
 

@@ -12,6 +12,7 @@ pub mod event;
 pub mod gc;
 pub mod machine;
 pub mod payload;
+pub mod promotion;
 pub mod registry;
 pub mod secrets;
 pub mod session;

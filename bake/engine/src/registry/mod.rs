@@ -9,12 +9,19 @@
 //! | `v1/versions/IMAGE/VARIANT/DIGEST.json` | a [`Version`]; the variant of a plain image is `-` | after map and plan |
 //! | `v1/keys/KEY.json` | the version of a plan's key | last: from here on a bake of the key has nothing to do |
 //! | `v1/heads/IMAGE/VARIANT.json` | the newest version | after the version |
+//! | `v1/channels/IMAGE/VARIANT/CHANNEL/SEQUENCE.json` | an entry of a channel's history, see [`channels`] | after the version |
+//! | `v1/channels/IMAGE/VARIANT/CHANNEL.json` | the channel's last entry | after the entry |
+//! | `v1/approvals/DIGEST/CHANNEL/SIGNATURE.sig` | an SSH signature, see [`approvals`] | on its own |
+//! | `v1/revoked/DIGEST.json` | that a version must not be deployed any more, see [`revocations`] | on its own |
 //!
 //! What a pointer names was written before it, so a process killed at any moment leaves nothing half. Main types:
 //! [`Registry`], whose methods are asynchronous, and [`Records`], the same blocking.
 
+pub mod approvals;
+pub mod channels;
 mod records;
 mod resolve;
+pub mod revocations;
 mod version;
 
 use std::sync::Arc;
@@ -22,6 +29,7 @@ use std::sync::Arc;
 use camino::Utf8Path;
 use olbake_core::blockmap::BlockMap;
 use olbake_core::plan::Plan;
+use olbake_core::promotion::{Channel, ChannelRecord, Revocation};
 use olbake_core::{Digest, ImageName, ImageRef};
 
 pub use records::{Layer, Records};
@@ -86,6 +94,47 @@ pub enum RegistryError {
         /// Ours.
         known: u32,
     },
+    /// An object about channels is not what was written.
+    #[error("`{object}` is not what was written: {problem}; {mend}")]
+    TornChannel {
+        /// The file or URL.
+        object: String,
+        /// What was found.
+        problem: String,
+        /// What to do about it.
+        mend: &'static str,
+    },
+    /// A channel was moved between a decision and the change, by this entry.
+    #[error("{}", moved_meanwhile(.0))]
+    ChannelMoved(Box<ChannelRecord>),
+    /// A channel points to nothing yet.
+    #[error("no version of `{image}` is in {channel} yet")]
+    EmptyChannel {
+        /// The image.
+        image: ImageRef,
+        /// The channel.
+        channel: Channel,
+    },
+    /// A channel points to a version that is gone.
+    #[error("`{image}@{}`, which {channel} points to, is not registered any more", digest.short())]
+    Unregistered {
+        /// The image.
+        image: ImageRef,
+        /// The version.
+        digest: Digest,
+        /// The channel.
+        channel: Channel,
+    },
+    /// A version must not be deployed.
+    #[error("`{image}@{}` must not be deployed: {}", digest.short(), revoked(digest, revocation))]
+    Revoked {
+        /// The image.
+        image: ImageRef,
+        /// The version.
+        digest: Digest,
+        /// Its revocation, or that of what it starts from.
+        revocation: Box<Revocation>,
+    },
     /// Others work with the registry.
     #[error("the registry is in use by {holder}")]
     Busy {
@@ -101,6 +150,21 @@ pub enum RegistryError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+fn moved_meanwhile(record: &ChannelRecord) -> String {
+    let ChannelRecord { image, channel, digest, by, at, .. } = record;
+    let to = digest.short();
+    format!("{channel} of `{image}` was moved to `{to}` by {by} at {at}, meanwhile; nothing was changed")
+}
+
+fn revoked(asked: &Digest, revocation: &Revocation) -> String {
+    let Revocation { schema: _, digest, image, by, at, why } = revocation;
+    let which = match digest == asked {
+        true => "it".to_owned(),
+        false => format!("`{image}@{}`, which it starts from,", digest.short()),
+    };
+    format!("{which} was revoked by {by} at {at}: {why}")
 }
 
 type Result<T> = std::result::Result<T, RegistryError>;
@@ -157,6 +221,31 @@ impl Registry {
     pub async fn lineage(&self, version: &Version) -> Result<Vec<Version>> {
         let version = version.clone();
         self.run(move |records| records.lineage(&version)).await
+    }
+
+    /// The version that a channel points to; none where it points to none yet.
+    pub async fn channel(&self, image: &ImageRef, channel: &Channel) -> Result<Option<Version>> {
+        let (image, channel) = (image.clone(), channel.clone());
+        self.run(move |records| records.channel(&image, &channel)).await
+    }
+
+    /// Every entry of a channel, oldest first.
+    pub async fn channel_history(&self, image: &ImageRef, channel: &Channel) -> Result<Vec<ChannelRecord>> {
+        let (image, channel) = (image.clone(), channel.clone());
+        self.run(move |records| records.channel_history(&image, &channel)).await
+    }
+
+    /// The version that a deployment through a channel uses: refused where there is none, or it is revoked, itself or
+    /// by what it starts from.
+    pub async fn resolve_for_deploy(&self, image: &ImageRef, channel: &Channel) -> Result<Version> {
+        let (image, channel) = (image.clone(), channel.clone());
+        self.run(move |records| records.resolve_for_deploy(&image, &channel)).await
+    }
+
+    /// The version of an exact digest for a deployment; refused where it is not registered, or is revoked.
+    pub async fn resolve_digest_for_deploy(&self, image: &ImageRef, digest: &Digest) -> Result<Version> {
+        let (image, digest) = (image.clone(), *digest);
+        self.run(move |records| records.resolve_digest_for_deploy(&image, &digest)).await
     }
 
     /// The plan of a version; none where it is gone.

@@ -60,7 +60,7 @@ pub(super) fn object_key(text: String) -> ObjectKey {
     text.parse().expect("names and digits make an object's name")
 }
 
-fn variant_part(image: &ImageRef) -> &str {
+pub(super) fn variant_part(image: &ImageRef) -> &str {
     image.variant.as_ref().map_or("-", |variant| variant.as_str())
 }
 
@@ -375,7 +375,7 @@ impl Records {
         }
     }
 
-    fn version(&self, image: &ImageRef, digest: &Digest) -> Result<Option<Version>> {
+    pub(super) fn version(&self, image: &ImageRef, digest: &Digest) -> Result<Option<Version>> {
         self.read_version(&version_key(image, digest))
     }
 
@@ -399,7 +399,7 @@ impl Records {
         Ok(self.pointer(key)?.map(|pointer| pointer.version))
     }
 
-    fn check_schema(&self, key: &ObjectKey, text: &[u8], known: u32) -> Result<()> {
+    pub(super) fn check_schema(&self, key: &ObjectKey, text: &[u8], known: u32) -> Result<()> {
         #[derive(Deserialize)]
         struct Schema {
             schema: u64,
