@@ -46,6 +46,16 @@ pub(crate) enum Command {
     Images,
     /// Show a version.
     Show(ShowArgs),
+    /// Move a version into a channel, if every gate before it holds.
+    Promote(PromoteArgs),
+    /// Sign that a version may enter a channel.
+    Approve(ApproveArgs),
+    /// Take a channel back to the version before.
+    Rollback(RollbackArgs),
+    /// Forbid a version and all that starts from it.
+    Revoke(RevokeArgs),
+    /// List what an image's channels pointed to, when and why.
+    History(HistoryArgs),
     /// Boot a throw-away copy of an image and open a shell on it.
     Shell(ShellArgs),
     /// Boot a version afresh and run its checks again.
@@ -154,6 +164,9 @@ pub(crate) struct BakeArgs {
     /// Fail when another process bakes the same image, instead of waiting for it.
     #[arg(long)]
     pub(crate) no_wait: bool,
+    /// Promote what was baked into this channel, if its gates hold.
+    #[arg(long, value_name = "CHANNEL")]
+    pub(crate) channel: Option<String>,
     #[command(flatten)]
     pub(crate) settings: Settings,
 }
@@ -175,6 +188,79 @@ pub(crate) struct ShowArgs {
     /// The version: `web` (its last), `web/large`, `web@DIGEST`, `sha256:DIGEST`; a digest may be cut.
     #[arg(id = "which", value_name = "IMAGE[@VERSION]")]
     pub(crate) version: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PromoteArgs {
+    /// The image with `--from`, or else an exact version: `web@DIGEST`, `sha256:DIGEST`; a digest may be cut.
+    #[arg(id = "which", value_name = "IMAGE[@VERSION]")]
+    pub(crate) version: String,
+    /// The channel whose version it is.
+    #[arg(long, value_name = "CHANNEL")]
+    pub(crate) from: Option<String>,
+    /// The channel that it enters.
+    #[arg(long, value_name = "CHANNEL")]
+    pub(crate) to: String,
+    /// Why, for the history.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Say what the gates say, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("how").required(true).args(["key", "signature", "statement"]))]
+pub(crate) struct ApproveArgs {
+    /// The exact version: `web@DIGEST`, `sha256:DIGEST`; a digest may be cut.
+    #[arg(id = "which", value_name = "IMAGE@VERSION")]
+    pub(crate) version: String,
+    /// The channel that it may enter.
+    #[arg(long = "for", value_name = "CHANNEL")]
+    pub(crate) channel: String,
+    /// Sign with this SSH key: a private one, or a public one whose private half an agent holds.
+    #[arg(long, value_name = "FILE", env = "OLBAKE_APPROVAL_KEY")]
+    pub(crate) key: Option<Utf8PathBuf>,
+    /// Take a signature that was made elsewhere.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) signature: Option<Utf8PathBuf>,
+    /// Print what is to be signed, for `ssh-keygen -Y sign -n olbake-approval`.
+    #[arg(long)]
+    pub(crate) statement: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RollbackArgs {
+    /// The image, or its variant.
+    pub(crate) image: ImageRef,
+    /// The channel.
+    #[arg(long, value_name = "CHANNEL")]
+    pub(crate) channel: String,
+    /// Go back to this version, which the channel pointed to once; by default to the nearest that may be deployed.
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) to: Option<String>,
+    /// Why, for the history.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RevokeArgs {
+    /// The exact version: `web@DIGEST`, `sha256:DIGEST`; a digest may be cut.
+    #[arg(id = "which", value_name = "IMAGE@VERSION")]
+    pub(crate) version: String,
+    /// Why.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct HistoryArgs {
+    /// The image, or its variant.
+    pub(crate) image: ImageRef,
+    /// Only this channel.
+    #[arg(long, value_name = "CHANNEL")]
+    pub(crate) channel: Option<String>,
 }
 
 #[derive(Args, Debug)]

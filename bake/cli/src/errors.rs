@@ -3,9 +3,12 @@
 use olbake_core::ImageRef;
 use olbake_core::diagnostic::Diagnostics;
 use olbake_engine::bake::BakeError;
+use olbake_engine::config::UnknownChannel;
 use olbake_engine::machine::MachineError;
 use olbake_engine::payload::PayloadError;
+use olbake_engine::promotion::PromotionError;
 use olbake_engine::registry::RegistryError;
+use olbake_engine::registry::approvals::SignatureError;
 use olbake_engine::secrets::SecretError;
 use olbake_engine::session::SessionError;
 use olbake_engine::store::StoreError;
@@ -159,17 +162,47 @@ impl From<RegistryError> for CliError {
     fn from(error: RegistryError) -> Self {
         let (kind, help) = match &error {
             RegistryError::UnknownImage { .. } => (Kind::User, Some("`olbake images` lists what there is")),
+            RegistryError::EmptyChannel { .. } => {
+                (Kind::User, Some("`olbake promote IMAGE@DIGEST --to CHANNEL` puts a version into a channel"))
+            }
+            RegistryError::ChannelMoved(_) => {
+                (Kind::Refused, Some("look at `olbake history`, and run it again"))
+            }
+            RegistryError::Revoked { .. } | RegistryError::Unregistered { .. } => (Kind::Refused, None),
             RegistryError::UnknownVersion { .. }
             | RegistryError::Ambiguous { .. }
             | RegistryError::BadReference { .. }
             | RegistryError::BadUrl { .. } => (Kind::User, None),
             RegistryError::Missing { .. }
             | RegistryError::Torn { .. }
+            | RegistryError::TornChannel { .. }
             | RegistryError::Schema { .. }
             | RegistryError::Busy { .. }
             | RegistryError::Store(_) => (Kind::Environment, None),
         };
         Self { help: help.map(str::to_owned).into_iter().collect(), ..Self::new(kind, error) }
+    }
+}
+
+impl From<PromotionError> for CliError {
+    fn from(error: PromotionError) -> Self {
+        let kind = match error {
+            PromotionError::Registry(error) => return error.into(),
+            PromotionError::Diagnostics(diagnostics) => return diagnostics.into(),
+            PromotionError::Gates(_) | PromotionError::NotAllowed { .. } => Kind::Refused,
+            PromotionError::NothingBefore { .. } | PromotionError::NeverThere { .. } => Kind::User,
+            PromotionError::Signature(SignatureError::Run(_) | SignatureError::Refused { .. })
+            | PromotionError::AllowedSigners { .. } => Kind::Environment,
+            PromotionError::Signature(_) => Kind::User,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<UnknownChannel> for CliError {
+    fn from(error: UnknownChannel) -> Self {
+        let help = error.help.clone();
+        Self { help: help.into_iter().collect(), ..Self::new(Kind::User, error) }
     }
 }
 

@@ -15,18 +15,21 @@ pub(crate) enum Kind {
     Cloud,
     /// Whoever wrote the recipe, again: an operation, a check or the leak scan failed on a machine.
     Failed,
+    /// Whoever decides: a gate, a revocation or someone else's change stands against it.
+    Refused,
     /// Nobody: Ctrl-C or SIGTERM.
     Interrupted,
 }
 
 /// Each kind with its exit code, its name in events and what it means.
-const TABLE: [(Kind, u8, &str, &str); 7] = [
+const TABLE: [(Kind, u8, &str, &str); 8] = [
     (Kind::Bug, 1, "bug", "olbake itself is wrong: please report it"),
     (Kind::User, 3, "user", "the command asks for something that is not there"),
     (Kind::Recipe, 4, "recipe", "a recipe or a setting is wrong; nothing was started"),
     (Kind::Environment, 5, "environment", "this machine lacks a tool, a right, space or a usable file"),
     (Kind::Cloud, 6, "cloud", "the cloud refused or did not answer"),
     (Kind::Failed, 7, "failed", "an operation, a check or the leak scan failed"),
+    (Kind::Refused, 8, "refused", "a gate, a revocation or someone else's change stands against it"),
     (Kind::Interrupted, 130, "interrupted", "stopped by Ctrl-C or SIGTERM; everything was cleaned up"),
 ];
 

@@ -1,7 +1,8 @@
 //! What nothing needs any more: found, said with a reason, and on request removed. Main functions: [`plan`] and
 //! [`apply`].
 //!
-//! Needed are, in this order: versions (all, or the newest of each image and what they start from); the layers of
+//! Needed are, in this order: versions (all, or the newest of each image, what channels point to or can go back to, and
+//! what those start from); the layers of
 //! each image's newest version and those written lately, so that a failed bake is gone on with; the maps and plans of
 //! both; the blocks of those maps. `apply` decides again while it keeps bakes out, and removes what points before
 //! what is pointed at: killed at any moment it leaves a sound registry.
@@ -11,10 +12,12 @@ use std::time::{Duration, SystemTime};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::plan::Payload;
+use olbake_core::promotion::{ChannelRecord, rollback_targets};
 use olbake_core::{Digest, ImageRef};
 use serde::Serialize;
 
 use crate::cache::{self, Cache, Superfluous};
+use crate::config::ROLLBACK_DEPTH;
 use crate::registry::{Records, RegistryError, Version};
 use crate::store::StoreError;
 use crate::store::collect::{Fate, Look, PackUse};
@@ -26,6 +29,8 @@ use crate::store::object::ObjectKey;
 pub struct GcOptions {
     /// The newest versions of each image and variant to keep; all where it is none.
     pub keep: Option<usize>,
+    /// The versions before its current one that each channel can go back to: they are kept whatever `keep` says.
+    pub rollback_depth: usize,
     /// Layers, downloads and failed disks that are younger are kept, whether needed or not.
     pub younger: Duration,
     /// Check every needed block, and give up those that are corrupt, so that they are made again.
@@ -34,7 +39,12 @@ pub struct GcOptions {
 
 impl Default for GcOptions {
     fn default() -> Self {
-        Self { keep: None, younger: Duration::from_secs(7 * 24 * 3600), repair: false }
+        Self {
+            keep: None,
+            rollback_depth: ROLLBACK_DEPTH,
+            younger: Duration::from_secs(7 * 24 * 3600),
+            repair: false,
+        }
     }
 }
 
@@ -75,11 +85,22 @@ pub struct Garbage {
     pub bytes: u64,
 }
 
+/// A version that stays although newer ones would push it out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// Its name for people: `web@1a2b3c4d5e6f`.
+    pub what: String,
+    /// Why it stays.
+    pub reason: String,
+}
+
 /// Everything that can go.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GcPlan {
     /// In the order of removal.
     pub garbage: Vec<Garbage>,
+    /// What channels keep.
+    pub kept: Vec<Kept>,
 }
 
 impl GcPlan {
@@ -107,6 +128,7 @@ pub fn apply(records: &Records, cache: &Cache, options: &GcOptions) -> Result<Gc
 #[derive(Default)]
 struct Collection {
     versions: Vec<Version>,
+    kept: Vec<Kept>,
     /// Objects of the registry, with kind, bytes and reason, in the order of removal.
     objects: Vec<(ObjectKey, Garbage)>,
     packs: Vec<PackUse>,
@@ -118,8 +140,10 @@ struct Collection {
 
 impl Collection {
     fn find(records: &Records, cache: &Cache, options: &GcOptions) -> Result<Self, RegistryError> {
-        let (kept, versions) = retained(records.versions(None)?, options.keep);
-        let mut collection = Self { versions, ..Self::default() };
+        let pinned = pinned(records, options.rollback_depth)?;
+        let Retained { kept, versions, by_channels } =
+            retained(records.versions(None)?, options.keep, &pinned);
+        let mut collection = Self { versions, kept: by_channels, ..Self::default() };
         let newest = newest(&kept);
         let layers = collection.layers(records, &newest, options)?;
         let maps: BTreeSet<Digest> = kept.iter().map(|version| version.map).chain(layers).collect();
@@ -314,7 +338,8 @@ impl Collection {
             bytes: file.bytes,
         });
         let work = self.work.iter().cloned();
-        GcPlan { garbage: versions.chain(objects).chain(packs).chain(files).chain(work).collect() }
+        let garbage = versions.chain(objects).chain(packs).chain(files).chain(work).collect();
+        GcPlan { garbage, kept: self.kept.clone() }
     }
 
     fn remove(&self, records: &Records) -> Result<(), RegistryError> {
@@ -359,23 +384,64 @@ fn is_younger(than: SystemTime, options: &GcOptions) -> bool {
     SystemTime::now().duration_since(than).is_ok_and(|age| age < options.younger)
 }
 
+/// The versions that channels need, with the reason.
+fn pinned(records: &Records, depth: usize) -> Result<BTreeMap<Digest, String>, RegistryError> {
+    let mut pinned: BTreeMap<Digest, String> = BTreeMap::new();
+    for last in records.channels()? {
+        let ChannelRecord { image, channel, digest, .. } = &last;
+        let history = records.channel_history(image, channel)?;
+        let back = rollback_targets(&history).into_iter().take(depth);
+        let back = back.map(|digest| (digest, format!("{channel} can go back to it")));
+        // What a channel points to is the stronger reason.
+        pinned.insert(*digest, format!("{channel} points to it"));
+        for (digest, reason) in back {
+            pinned.entry(digest).or_insert(reason);
+        }
+    }
+    Ok(pinned)
+}
+
+/// Versions divided.
+struct Retained {
+    /// Those that stay.
+    kept: Vec<Version>,
+    /// Those that can go.
+    versions: Vec<Version>,
+    /// Of those that stay, those that only channels keep.
+    by_channels: Vec<Kept>,
+}
+
 /// Divides versions, oldest first, into those that stay and those that can go.
-fn retained(versions: Vec<Version>, keep: Option<usize>) -> (Vec<Version>, Vec<Version>) {
-    let Some(keep) = keep else { return (versions, Vec::new()) };
+fn retained(versions: Vec<Version>, keep: Option<usize>, pinned: &BTreeMap<Digest, String>) -> Retained {
+    let Some(keep) = keep else {
+        return Retained { kept: versions, versions: Vec::new(), by_channels: Vec::new() };
+    };
     let parents: BTreeMap<Digest, Option<Digest>> =
         versions.iter().map(|version| (version.digest, version.parent)).collect();
     let mut counts: BTreeMap<ImageRef, usize> = BTreeMap::new();
-    let mut stays = HashSet::new();
-    for version in versions.iter().rev() {
+    let (newest, others): (Vec<&Version>, Vec<&Version>) = versions.iter().rev().partition(|version| {
         let count = counts.entry(version.image_ref()).or_default();
         *count += 1;
-        let mut next = (*count <= keep.max(1)).then_some(version.digest);
+        *count <= keep.max(1)
+    });
+    let mut stays = HashSet::new();
+    let mut stay = |version: &Version| {
+        let mut next = Some(version.digest);
         // What a kept version starts from is kept with it.
         while let Some(digest) = next.filter(|digest| stays.insert(*digest)) {
             next = parents.get(&digest).copied().flatten();
         }
+    };
+    newest.into_iter().for_each(&mut stay);
+    let mut by_channels = Vec::new();
+    for version in others {
+        if let Some(reason) = pinned.get(&version.digest) {
+            stay(version);
+            by_channels.push(Kept { what: written(version), reason: reason.clone() });
+        }
     }
-    versions.into_iter().partition(|version| stays.contains(&version.digest))
+    let (kept, versions) = versions.into_iter().partition(|version| stays.contains(&version.digest));
+    Retained { kept, versions, by_channels }
 }
 
 /// The newest version of each image and variant.

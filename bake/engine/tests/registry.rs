@@ -141,7 +141,7 @@ fn cache(path: &camino::Utf8Path) -> Cache {
 }
 
 fn old_too(keep: Option<usize>) -> GcOptions {
-    GcOptions { keep, younger: Duration::ZERO, repair: false }
+    GcOptions { keep, younger: Duration::ZERO, ..GcOptions::default() }
 }
 
 #[derive(Clone, Debug)]

@@ -3,8 +3,9 @@
 use std::num::NonZero;
 use std::sync::Arc;
 
-use olbake_core::ImageRef;
 use olbake_core::diagnostic::Diagnostics;
+use olbake_core::promotion::{Channel, Why};
+use olbake_core::{Digest, ImageRef};
 use olbake_engine::bake::{BakeError, ImageEnd, OnFailure as EngineOnFailure, PlannedImage};
 use olbake_engine::event::{BakeResult, Event};
 use olbake_engine::machine::Substrate;
@@ -14,6 +15,7 @@ use olbake_lang::{Inputs, Planned, Workspace};
 use super::Context;
 use super::machines::{self, Wants};
 use super::place::Place;
+use super::promotion::Desk;
 use crate::args::{BakeArgs, OnFailure, Verify};
 use crate::errors::{CliError, Result};
 use crate::interrupt;
@@ -27,7 +29,8 @@ pub(super) fn run(args: &BakeArgs, context: &mut Context) -> Result {
     let workspace = context.workspace(&place)?;
     let images = chosen(args, context, &workspace)?;
     let inputs = context.inputs(&place, &args.settings)?;
-    let planned = plans(context, &workspace, &inputs, images)?;
+    let channel = args.channel.as_ref().map(|name| place.config.channel(name)).transpose()?;
+    let planned = plans(context, &workspace, &inputs, images.clone())?;
     let secrets = place.secrets(&context.startup);
     context.ui.hide(secrets.redactor(planned.iter().map(|image| &*image.plan))?);
     let wants = wants(args);
@@ -37,7 +40,28 @@ pub(super) fn run(args: &BakeArgs, context: &mut Context) -> Result {
     let ends = machines::block_on(bake(context, &place, wants, planned))?;
     // What the cache holds beyond its size goes when nothing of this command uses a disk any more.
     place.cache()?.trim()?;
-    tell(context, ends)
+    let asked: Vec<(ImageRef, Digest)> = ends
+        .iter()
+        .filter(|(image, _)| images.contains(image))
+        .filter_map(|(image, end)| Some((image.clone(), end.as_ref().ok()?.digest)))
+        .collect();
+    let told = tell(context, ends);
+    match channel {
+        Some(channel) => promote(context, &channel, &asked).and(told),
+        None => told,
+    }
+}
+
+/// Promotes what was asked for and baked; what it starts from only came along.
+fn promote(context: &mut Context, channel: &Channel, baked: &[(ImageRef, Digest)]) -> Result {
+    let desk = Desk::open(context)?;
+    for (image, digest) in baked {
+        let version = desk.records().resolve(&format!("{image}@{digest}"))?;
+        let promotions = desk.promotions(&context.startup);
+        let moved = promotions.promote(&version, channel, Why::Baked, None).map_err(CliError::from)?;
+        crate::ui::promotion::moved(&context.ui, "promote", &moved, &[]);
+    }
+    Ok(())
 }
 
 fn chosen(args: &BakeArgs, context: &Context, workspace: &Workspace) -> Result<Vec<ImageRef>> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use olbake_engine::bake::work;
-use olbake_engine::gc::{self, Garbage, GcOptions, GcPlan};
+use olbake_engine::gc::{self, Garbage, GcOptions, GcPlan, Kept};
 use olbake_local::LocalBuilder;
 use serde_json::json;
 
@@ -19,6 +19,7 @@ pub(super) fn run(args: &GcArgs, context: &mut Context) -> Result {
     let place = context.place()?;
     let options = GcOptions {
         keep: args.keep.map(usize::from),
+        rollback_depth: place.config.rollback_depth,
         younger: Duration::from_secs(u64::from(args.days) * 24 * 3600),
         repair: args.repair,
     };
@@ -47,8 +48,12 @@ fn sweep(context: &Context, place: &Place) -> Result {
 fn tell(args: &GcArgs, context: &Context, found: &GcPlan) {
     let Context { ui, .. } = context;
     if ui.json {
-        return ui
-            .document(&json!({ "removed": args.apply, "bytes": found.bytes(), "garbage": found.garbage }));
+        return ui.document(&json!({
+            "removed": args.apply, "bytes": found.bytes(), "garbage": found.garbage, "kept": found.kept,
+        }));
+    }
+    for Kept { what, reason } in &found.kept {
+        ui.print(&format!("kept {what}: {reason}\n"));
     }
     if found.garbage.is_empty() {
         return ui.print("nothing to remove\n");

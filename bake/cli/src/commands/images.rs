@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use olbake_core::promotion::ChannelRecord;
 use olbake_core::{Digest, ImageRef};
 use olbake_engine::registry::{Records, Version};
 use olbake_lang::{Inputs, Workspace};
@@ -49,6 +50,8 @@ struct Image {
     state: State,
     #[serde(serialize_with = "with_digest")]
     version: Option<Version>,
+    /// The last entry of each of its channels.
+    channels: Vec<ChannelRecord>,
 }
 
 pub(super) fn run(context: &mut Context) -> Result {
@@ -61,9 +64,13 @@ pub(super) fn run(context: &mut Context) -> Result {
     let mut names: Vec<ImageRef> = keys.keys().cloned().chain(records.images()?).collect();
     names.sort_unstable();
     names.dedup();
+    let mut channels = records.channels()?;
+    let order =
+        |record: &ChannelRecord| place.config.channels.iter().position(|name| *name == record.channel);
+    channels.sort_by_key(|record| order(record).unwrap_or(usize::MAX));
     let mut images = Vec::new();
     for image in names {
-        images.push(look_up(records, image, &keys)?);
+        images.push(look_up(records, image, &keys, &channels)?);
     }
     tell(context, &images);
     Ok(())
@@ -81,7 +88,7 @@ fn keys(workspace: &Workspace, inputs: &Inputs) -> Keys {
 }
 
 /// The version that a bake of now would give, or else the last one.
-fn look_up(records: &Records, image: ImageRef, keys: &Keys) -> Result<Image> {
+fn look_up(records: &Records, image: ImageRef, keys: &Keys, channels: &[ChannelRecord]) -> Result<Image> {
     let current = match keys.get(&image) {
         Some(Some(key)) => records.by_key(key)?,
         _ => None,
@@ -94,7 +101,8 @@ fn look_up(records: &Records, image: ImageRef, keys: &Keys) -> Result<Image> {
         (Some(Some(_)), None, Some(_)) => State::Changed,
         (Some(Some(_)), None, None) => State::NotBaked,
     };
-    Ok(Image { image, state, version: current.or(last) })
+    let channels = channels.iter().filter(|record| record.image == image).cloned().collect();
+    Ok(Image { image, state, version: current.or(last), channels })
 }
 
 fn tell(context: &Context, images: &[Image]) {
@@ -102,14 +110,15 @@ fn tell(context: &Context, images: &[Image]) {
     if ui.json {
         return ui.document(&images);
     }
-    let mut table = Table::new(["IMAGE", "VERSION", "BAKED", "SIZE", "CHECKS", "STATE"]);
-    for Image { image, state, version } in images {
+    let mut table = Table::new(["IMAGE", "VERSION", "BAKED", "SIZE", "CHECKS", "CHANNELS", "STATE"]);
+    for Image { image, state, version, channels } in images {
+        let channels = crate::ui::promotion::channels(image, version.as_ref(), channels);
         let nothing = || ["-", "-", "-", "-"].map(str::to_owned);
         let [digest, baked, size, passed] = version.as_ref().map_or_else(nothing, |version| {
             let baked = created(&version.created, startup.now);
             [version.digest.short(), baked, human::size(version.data), checks(&version.checks)]
         });
-        table.row([image.to_string(), digest, baked, size, passed, state.text().to_owned()]);
+        table.row([image.to_string(), digest, baked, size, passed, channels, state.text().to_owned()]);
     }
     ui.print(&table.render(ui.out));
 }

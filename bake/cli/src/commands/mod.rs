@@ -1,17 +1,23 @@
 //! One small file for each command, and what they share: [`Context`].
 
+mod approve;
 mod bake;
 mod check;
 mod completions;
 mod explain;
 mod export;
 mod gc;
+mod history;
 mod images;
 mod machines;
 mod new;
 mod place;
 mod plan;
+mod promote;
+mod promotion;
 mod reference;
+mod revoke;
+mod rollback;
 mod shell;
 mod show;
 mod verify;
@@ -49,6 +55,11 @@ pub(crate) fn starts_machines(command: &Command) -> bool {
         | Command::New(_)
         | Command::Images
         | Command::Show(_)
+        | Command::Promote(_)
+        | Command::Approve(_)
+        | Command::Rollback(_)
+        | Command::Revoke(_)
+        | Command::History(_)
         | Command::Gc(_)
         | Command::Reference(_)
         | Command::Completions(_) => false,
@@ -75,6 +86,11 @@ fn dispatch(command: Command, context: &mut Context) -> Result {
         Command::Bake(args) => bake::run(&args, context),
         Command::Images => images::run(context),
         Command::Show(args) => show::run(&args, context),
+        Command::Promote(args) => promote::run(&args, context),
+        Command::Approve(args) => approve::run(&args, context),
+        Command::Rollback(args) => rollback::run(&args, context),
+        Command::Revoke(args) => revoke::run(&args, context),
+        Command::History(args) => history::run(&args, context),
         Command::Shell(args) => shell::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Export(args) => export::run(&args, context),

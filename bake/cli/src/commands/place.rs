@@ -19,7 +19,8 @@ use crate::startup::Startup;
 pub(super) struct Place {
     /// The directory.
     pub(super) root: Utf8PathBuf,
-    config: Config,
+    /// What `olbake.toml` says.
+    pub(super) config: Config,
 }
 
 impl Place {

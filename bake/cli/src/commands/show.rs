@@ -1,19 +1,31 @@
 //! `olbake show IMAGE[@VERSION]`: what is known of a version.
 
+use olbake_core::promotion::Channel;
+use serde_json::json;
+
 use super::Context;
 use crate::args::ShowArgs;
 use crate::errors::Result;
-use crate::ui::results;
+use crate::ui::results::{self, Standing};
 
 pub(super) fn run(args: &ShowArgs, context: &mut Context) -> Result {
     let registry = context.place()?.registry()?;
-    let version = registry.records().resolve(&args.version)?;
+    let records = registry.records();
+    let version = records.resolve(&args.version)?;
+    let revocation = records.forbidden_by(&version)?;
+    let mut channels = records.channels()?;
+    channels.retain(|record| record.image == version.image_ref() && record.digest == version.digest);
+    let channels: Vec<Channel> = channels.into_iter().map(|record| record.channel).collect();
     if context.ui.json {
-        context.ui.document(&version.to_value());
+        let mut value = version.to_value();
+        value["channels"] = json!(channels);
+        value["revoked"] = json!(revocation);
+        context.ui.document(&value);
         return Ok(());
     }
-    let lineage = registry.records().lineage(&version)?;
-    let text = results::version(&version, &lineage, context.startup.now, &context.ui.drawing, context.ui.out);
+    let lineage = records.lineage(&version)?;
+    let standing = Standing { lineage: &lineage, channels: &channels, revocation: revocation.as_ref() };
+    let text = results::version(&version, standing, context.startup.now, &context.ui.drawing, context.ui.out);
     context.ui.print(&text);
     Ok(())
 }

@@ -7,6 +7,7 @@ pub(crate) mod human;
 mod lines;
 pub(crate) mod plan;
 mod progress;
+pub(crate) mod promotion;
 pub(crate) mod reporter;
 pub(crate) mod results;
 pub(crate) mod style;

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use olbake_core::promotion::{Channel, Revocation};
 use olbake_core::report::Outcome;
 use olbake_engine::event::{BakeResult, CheckResult, LayerOutcome, LayerResult};
 use olbake_engine::registry::Version;
@@ -83,10 +84,21 @@ pub(crate) fn created(text: &str, now: SystemTime) -> String {
     human::parse_rfc3339(text).map_or_else(|| text.to_owned(), |then| human::age(then, now))
 }
 
+/// How a version stands to others.
+#[derive(Clone, Copy)]
+pub(crate) struct Standing<'a> {
+    /// What it starts from, nearest first.
+    pub(crate) lineage: &'a [Version],
+    /// The channels that point to it.
+    pub(crate) channels: &'a [Channel],
+    /// What forbids it.
+    pub(crate) revocation: Option<&'a Revocation>,
+}
+
 /// All that is known of a version.
 pub(crate) fn version(
     version: &Version,
-    lineage: &[Version],
+    standing: Standing<'_>,
     now: SystemTime,
     drawing: &Drawing,
     palette: Palette,
@@ -97,8 +109,16 @@ pub(crate) fn version(
     line("for", version.architecture.debian().to_owned());
     line("size", format!("{} on a disk of {}", human::size(version.data), human::size(version.size)));
     line("key", version.key.to_string());
+    let Standing { lineage, channels, revocation } = standing;
     for parent in lineage {
         line("from", format!("{} {}", parent.image_ref(), parent.digest.short()));
+    }
+    if !channels.is_empty() {
+        let names: Vec<&str> = channels.iter().map(Channel::as_str).collect();
+        line("channels", names.join(", "));
+    }
+    if let Some(revocation) = revocation {
+        line("revoked", super::promotion::forbidden(version, revocation));
     }
     if !version.packages.is_empty() {
         line("packages", version.packages.len().to_string());
