@@ -46,9 +46,14 @@ pub(super) fn run(args: &BakeArgs, context: &mut Context) -> Result {
         .filter_map(|(image, end)| Some((image.clone(), end.as_ref().ok()?.digest)))
         .collect();
     let told = tell(context, ends);
-    match channel {
-        Some(channel) => promote(context, &channel, &asked).and(told),
-        None => told,
+    let Some(channel) = channel else { return told };
+    match (promote(context, &channel, &asked), told) {
+        (promoted, Ok(())) => promoted,
+        (Ok(()), told) => told,
+        (Err(error), told) => {
+            context.ui.error(&error);
+            told
+        }
     }
 }
 

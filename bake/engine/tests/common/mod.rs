@@ -9,7 +9,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::Digest;
 use olbake_core::blockmap::{BLOCK_SIZE, BlockMap};
 use olbake_core::plan::{Architecture, Base, PLAN_SCHEMA, Plan};
-use olbake_engine::event::{LayerOutcome, LayerResult};
+use olbake_engine::event::{CheckResult, LayerOutcome, LayerResult};
 use olbake_engine::registry::{Registry, Version};
 use olbake_engine::store::blocks::BlockStore;
 use olbake_engine::store::file::FileStore;
@@ -99,6 +99,19 @@ pub(crate) fn publish(
     second: usize,
     parent: Option<Digest>,
 ) -> (Version, BlockMap) {
+    publish_checked(registry, at, image, seeds, second, parent, Vec::new())
+}
+
+/// The same, with the ends of its checks.
+pub(crate) fn publish_checked(
+    registry: &Registry,
+    at: &Utf8Path,
+    image: &str,
+    seeds: &[u8],
+    second: usize,
+    parent: Option<Digest>,
+    checks: Vec<CheckResult>,
+) -> (Version, BlockMap) {
     let disk = at.join(format!("disk-{}-{second}", image.replace('/', "-")));
     disk_of(&disk, seeds);
     let (map, _) = registry.records().write_disk(&disk, &|_| {}).unwrap();
@@ -111,7 +124,7 @@ pub(crate) fn publish(
         seconds: 0.1 + second as f64 / 3.0,
     };
     let now = format!("2026-01-01T00:00:{second:02}Z");
-    let version = Version::new(&plan, sealed, parent, &map).with_evidence(&[layer], Vec::new(), &now);
+    let version = Version::new(&plan, sealed, parent, &map).with_evidence(&[layer], checks, &now);
     registry.records().put_layer(&sealed, &map).unwrap();
     registry.records().publish(&version, &map, &plan).unwrap();
     std::fs::remove_file(disk).unwrap();
