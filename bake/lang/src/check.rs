@@ -8,12 +8,14 @@ use olbake_core::settings::Schema;
 
 use crate::layer::Component;
 use crate::plan::{Planner, unique};
+use crate::stack::{self, StackInputs};
 use crate::values::SettingsData;
 use crate::workspace::{Inputs, Workspace};
 
 /// Checks a workspace.
 pub(crate) fn check(workspace: &Workspace, inputs: &Inputs, misnamed: &Diagnostics) -> Diagnostics {
     let mut found = misnamed.0.clone();
+    found.extend(stack::check(workspace, &StackInputs::offline(inputs)));
     for image in workspace.images() {
         found.extend(workspace.image(&image.image).err().into_iter().flat_map(|problems| problems.0));
     }

@@ -29,6 +29,7 @@ use starlark::values::{NoSerialize, StarlarkValue, Value, ValueLike, starlark_va
 
 use crate::builtin::{Builtin, Call, Row, declaration};
 use crate::session::find_argument;
+use crate::stack::{PolicyDeclaration, ProjectDeclaration};
 use crate::types::{TypeExpr, type_of};
 use crate::values::to_json;
 
@@ -66,6 +67,10 @@ pub(crate) enum Declared {
     Component(ComponentDeclaration),
     /// An image.
     Image(ImageDeclaration),
+    /// A project.
+    Project(ProjectDeclaration),
+    /// Policies, in the order of the file.
+    Policies(Vec<PolicyDeclaration>),
 }
 
 /// The phases of a component, in the order in which their functions are kept.
@@ -173,7 +178,8 @@ fn problem(code: &str, message: impl Into<String>) -> Diagnostic {
     Diagnostic::error(code, message)
 }
 
-fn is_function(value: Value<'_>) -> bool {
+/// Whether a value can be called as a function.
+pub(crate) fn is_function(value: Value<'_>) -> bool {
     value.get_type() == "function"
 }
 
@@ -448,9 +454,11 @@ fn component<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<
     Ok(Value::new_none())
 }
 
-type SchemaParts<'v> = (Arc<Schema>, Option<Span>, Value<'v>);
+/// Settings, where they are declared, and their functions.
+pub(crate) type SchemaParts<'v> = (Arc<Schema>, Option<Span>, Value<'v>);
 
-fn schema_of<'v>(value: Value<'v>) -> Option<SchemaParts<'v>> {
+/// The parts of what `settings(…)` returned.
+pub(crate) fn schema_of<'v>(value: Value<'v>) -> Option<SchemaParts<'v>> {
     let parts = StructRef::from_value(value)?;
     let part = |name: &str| parts.iter().find(|(key, _)| key.as_str() == name).map(|(_, value)| value);
     let schema = part("schema")?.downcast_ref::<SchemaValue>()?;

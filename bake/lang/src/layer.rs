@@ -17,16 +17,15 @@ use olbake_core::{ComponentName, Digest};
 use serde_json::Value as Json;
 use starlark::environment::Module;
 use starlark::eval::Evaluator;
-use starlark::values::dict::DictRef;
 use starlark::values::list::ListRef;
-use starlark::values::tuple::TupleRef;
 use starlark::values::{OwnedFrozenValue, Value};
 
 use crate::declare::ComponentDeclaration;
+use crate::rules::{Computed, RuleFunctions, Rules};
 use crate::session::{Recording, Session, Stored};
 use crate::sources::Sources;
 use crate::template::Templates;
-use crate::values::{Facts, MachineView, SettingsData, SettingsView, from_setting, to_json};
+use crate::values::{Facts, MachineView, SettingsData, SettingsView};
 use crate::{fault, finish, loader};
 
 /// A component of the workspace.
@@ -76,21 +75,13 @@ pub(crate) struct Use<'a> {
 /// The functions of a component, in the interpreter.
 struct Functions<'v> {
     phases: &'v [Value<'v>],
-    checks: DictRef<'v>,
-    computed: DictRef<'v>,
-    validate: &'v [Value<'v>],
+    rules: RuleFunctions<'v>,
 }
 
 impl<'v> Functions<'v> {
     fn of(kept: Value<'v>) -> Option<Self> {
         let [phases, settings] = ListRef::from_value(kept)?.content() else { return None };
-        let [checks, computed, validate] = ListRef::from_value(*settings)?.content() else { return None };
-        Some(Self {
-            phases: ListRef::from_value(*phases)?.content(),
-            checks: DictRef::from_value(*checks)?,
-            computed: DictRef::from_value(*computed)?,
-            validate: ListRef::from_value(*validate)?.content(),
-        })
+        Some(Self { phases: ListRef::from_value(*phases)?.content(), rules: RuleFunctions::of(*settings)? })
     }
 }
 
@@ -111,6 +102,8 @@ pub(crate) fn evaluate(used: Use<'_>) -> Result<LayerDraft, Vec<Diagnostic>> {
         file: component.folder.join("component.star").into_string(),
         declared: RefCell::new(None),
         recording: Some(recording),
+        stack: None,
+        judging: None,
     };
     let run = |module: Module<'_>| {
         let mut eval = Evaluator::new(&module);
@@ -147,8 +140,6 @@ struct Runner<'a> {
     facts: &'a Arc<Facts>,
 }
 
-type Computed = Vec<(String, Json)>;
-
 impl Runner<'_> {
     fn all<'v>(
         &self,
@@ -159,10 +150,14 @@ impl Runner<'_> {
         let heap = eval.heap();
         let kept = heap.access_owned_frozen_value(&self.component.functions);
         let Some(functions) = Functions::of(kept) else { return Err(Vec::new()) };
-        self.checks(eval, &functions, &values)?;
-        let (settings, computed) = self.computed(eval, &functions, values)?;
+        let declaration = &self.component.declaration;
+        let rules = Rules {
+            schema: &declaration.schema,
+            declared: declaration.settings_span.as_ref(),
+            used: self.span,
+        };
+        let (settings, computed) = rules.apply(eval, &functions.rules, values)?;
         let s = heap.alloc(SettingsView(Arc::clone(&settings)));
-        self.validate(eval, &functions, s)?;
         let m = heap.alloc(MachineView(Arc::clone(self.facts)));
         let phases = [
             Phase::Install,
@@ -187,108 +182,5 @@ impl Runner<'_> {
             }
         }
         Ok((settings, computed))
-    }
-
-    /// Functions given as `check =`: they answer with `False`, or with text that says what is wrong.
-    fn checks<'v>(
-        &self,
-        eval: &mut Evaluator<'v, '_, '_>,
-        functions: &Functions<'v>,
-        values: &[Json],
-    ) -> Result<(), Vec<Diagnostic>> {
-        let schema = &self.component.declaration.schema;
-        let mut problems = Vec::new();
-        for (name, function) in functions.checks.iter() {
-            let name = name.unpack_str().unwrap_or_default();
-            let Some((index, _, field)) = schema.fields.get_full(name) else { continue };
-            let value = from_setting(eval.heap(), &values[index], &field.ty);
-            if value.is_none() {
-                continue;
-            }
-            let message = match eval.eval_function(function, &[value], &[]) {
-                Err(error) => {
-                    problems.push(fault::diagnose(error));
-                    continue;
-                }
-                Ok(answer) => match (answer.unpack_str(), answer.unpack_bool()) {
-                    (Some(message), _) if !message.is_empty() => message.to_owned(),
-                    (_, Some(false)) => format!("its check refuses `{}`", values[index]),
-                    _ => continue,
-                },
-            };
-            let text = format!("`{}.{name}`: {message}", schema.name);
-            problems.push(self.declared_at(Diagnostic::error("setting-value", text), field.span.as_ref()));
-        }
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
-    }
-
-    fn declared_at(&self, problem: Diagnostic, declared: Option<&Span>) -> Diagnostic {
-        let problem = problem.at(self.span.or(declared).cloned());
-        match declared.filter(|_| self.span.is_some()) {
-            Some(declared) => problem.related(declared.clone(), "declared here"),
-            None => problem,
-        }
-    }
-
-    fn computed<'v>(
-        &self,
-        eval: &mut Evaluator<'v, '_, '_>,
-        functions: &Functions<'v>,
-        mut values: Vec<Json>,
-    ) -> Result<(Arc<SettingsData>, Computed), Vec<Diagnostic>> {
-        let schema = &self.component.declaration.schema;
-        let mut computed = Vec::new();
-        for (name, function) in functions.computed.iter() {
-            let name = name.unpack_str().unwrap_or_default();
-            let Some((index, _, field)) = schema.fields.get_full(name) else { continue };
-            let settings = Arc::new(SettingsData::new(Arc::clone(schema), values.clone()));
-            let s = eval.heap().alloc(SettingsView(settings));
-            let answer =
-                eval.eval_function(function, &[s], &[]).map_err(|error| vec![fault::diagnose(error)])?;
-            let data = to_json(answer).map_err(|found| format!("expected data, found {found}"));
-            let data = data.and_then(|data| {
-                field
-                    .ty
-                    .coerce(&data)
-                    .map_err(|problems| format!("{}{}", problems[0].path, problems[0].message))
-            });
-            let data = data.map_err(|message| {
-                let text = format!("`{}.{name}`: {message}", schema.name);
-                vec![Diagnostic::error("setting-value", text).at(field.span.clone())]
-            })?;
-            values[index] = data.clone();
-            computed.push((name.to_owned(), data));
-        }
-        Ok((Arc::new(SettingsData::new(Arc::clone(schema), values)), computed))
-    }
-
-    fn validate<'v>(
-        &self,
-        eval: &mut Evaluator<'v, '_, '_>,
-        functions: &Functions<'v>,
-        s: Value<'v>,
-    ) -> Result<(), Vec<Diagnostic>> {
-        let declaration = &self.component.declaration;
-        let mut problems = Vec::new();
-        for validator in functions.validate {
-            let Some([message, function]) = TupleRef::from_value(*validator).map(|pair| pair.content())
-            else {
-                continue;
-            };
-            match eval.eval_function(*function, &[s], &[]) {
-                Ok(answer) if answer.to_bool() => {}
-                Ok(_) => {
-                    let text = format!(
-                        "`{}`: {}",
-                        declaration.schema.name,
-                        message.unpack_str().unwrap_or_default()
-                    );
-                    let problem = Diagnostic::error("settings-rule", text);
-                    problems.push(self.declared_at(problem, declaration.settings_span.as_ref()));
-                }
-                Err(error) => problems.push(fault::diagnose(error)),
-            }
-        }
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 }

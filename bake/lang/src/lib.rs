@@ -1,7 +1,7 @@
 //! Recipes: Starlark in, plans out. The only crate that knows the interpreter.
 //!
-//! A [`Workspace`] is a folder with `olbake.toml`, `components/NAME/component.star` and `images/NAME/image.star`. Its
-//! files are evaluated once; the functions of a component run once for each use with other settings. Evaluation is
+//! A [`Workspace`] is a folder with `olbake.toml`, `components/NAME/component.star`, `images/NAME/image.star`
+//! and `stacks/…/PROJECT/stack.star`. Its files are evaluated once; the functions of a component run once for each use with other settings. Evaluation is
 //! hermetic: a recipe sees its settings, facts about the machine it is planned for, and files of the workspace, and
 //! nothing of the clock, the network or the environment. It ends within a number of steps.
 
@@ -19,12 +19,15 @@ mod ops;
 mod plan;
 mod pymethods;
 mod rewrite;
+mod rules;
 pub mod scaffold;
 mod session;
 mod sources;
+mod stack;
 mod template;
 mod types;
 mod values;
 mod workspace;
 
+pub use stack::{Evaluated, ImageOf, OtherStack, OutputsOf, StackInputs, Violation, WantedImage};
 pub use workspace::{Inputs, Planned, SecretVersion, Workspace};

@@ -8,6 +8,8 @@ use camino::Utf8Path;
 use olbake_core::diagnostic::{Diagnostic, Diagnostics};
 use olbake_core::secret;
 use olbake_core::span::Span;
+use olbake_core::stack::Catalog;
+use olbake_core::stack::value::{REFERENCE_END, REFERENCE_START};
 use starlark::environment::{FrozenModule, Globals, GlobalsBuilder, LibraryExtension, Module};
 use starlark::eval::{Evaluator, FileLoader};
 use starlark::syntax::{AstModule, Dialect, DialectTypes};
@@ -17,13 +19,15 @@ use crate::declare::Declared;
 use crate::fault::{self, STEP_LIMIT};
 use crate::session::Session;
 use crate::sources::Sources;
-use crate::{declare, ops, rewrite, types};
+use crate::{declare, ops, rewrite, stack, types};
 
 /// The most memory that a recipe's values may take.
 const HEAP_LIMIT: usize = 256 << 20;
 
-/// What recipes can name.
-static GLOBALS: LazyLock<Globals> = LazyLock::new(|| {
+/// What recipes can name where no provider is known.
+static GLOBALS: LazyLock<Globals> = LazyLock::new(|| globals().build());
+
+fn globals() -> GlobalsBuilder {
     let extensions = [
         LibraryExtension::StructType,
         LibraryExtension::Map,
@@ -36,8 +40,9 @@ static GLOBALS: LazyLock<Globals> = LazyLock::new(|| {
     types::register(&mut builder);
     declare::register(&mut builder);
     ops::register(&mut builder);
-    builder.build()
-});
+    stack::register(&mut builder);
+    builder
+}
 
 static DIALECT: LazyLock<Dialect> = LazyLock::new(|| Dialect {
     enable_keyword_only_arguments: true,
@@ -62,6 +67,7 @@ type Outcome = Result<Arc<Loaded>, Diagnostics>;
 /// Loads files, each once.
 pub(crate) struct Loader {
     sources: Arc<Sources>,
+    globals: Globals,
     loaded: Mutex<HashMap<String, Outcome>>,
 }
 
@@ -77,7 +83,14 @@ pub(crate) fn limit(eval: &mut Evaluator<'_, '_, '_>) {
 impl Loader {
     /// A loader for the files of a workspace.
     pub(crate) fn new(sources: Arc<Sources>) -> Self {
-        Self { sources, loaded: Mutex::default() }
+        Self { sources, globals: GLOBALS.clone(), loaded: Mutex::default() }
+    }
+
+    /// A loader that knows the types of providers besides.
+    pub(crate) fn with_types(sources: Arc<Sources>, catalog: &Arc<Catalog>) -> Self {
+        let mut builder = globals();
+        stack::register_resources(&mut builder, catalog);
+        Self { sources, globals: builder.build(), loaded: Mutex::default() }
     }
 
     /// A file, evaluated.
@@ -135,6 +148,8 @@ impl Loader {
             file: file.to_owned(),
             declared: RefCell::new(None),
             recording: None,
+            stack: None,
+            judging: None,
         };
         let evaluate = |module: Module<'_>| -> Result<FrozenModule, Diagnostic> {
             {
@@ -143,7 +158,8 @@ impl Loader {
                 eval.set_loader(&modules);
                 eval.extra = Some(&session);
                 let start = Span { file: file.to_owned(), line: 1, column: 1, end_line: 1, end_column: 1 };
-                eval.eval_module(ast, &GLOBALS).map_err(|error| fault::diagnose_at(error, Some(start)))?;
+                eval.eval_module(ast, &self.globals)
+                    .map_err(|error| fault::diagnose_at(error, Some(start)))?;
             }
             module.freeze().map_err(|error| Diagnostic::error("recipe", error.err_msg))
         };
@@ -164,16 +180,15 @@ fn resolve_load(file: &str, id: &str) -> Option<String> {
     (inside && inner.ends_with(".star")).then(|| folder.join(inner).into_string())
 }
 
+const MARKERS: [char; 4] = [secret::MARKER_START, secret::MARKER_END, REFERENCE_START, REFERENCE_END];
+
 fn forged_marker(file: &str, text: &str) -> Option<Diagnostic> {
-    let (index, line) = text
-        .lines()
-        .enumerate()
-        .find(|(_, line)| line.contains([secret::MARKER_START, secret::MARKER_END]))?;
+    let (index, line) = text.lines().enumerate().find(|(_, line)| line.contains(MARKERS))?;
     let line_number = u32::try_from(index + 1).ok()?;
     let end = u32::try_from(line.chars().count() + 1).ok()?;
     let span =
         Span { file: file.to_owned(), line: line_number, column: 1, end_line: line_number, end_column: end };
-    let text = "the private-use characters U+E000 and U+E001 stand for secrets and are refused in recipes";
+    let text = "the private-use characters U+E000 to U+E003 stand for secrets and outputs and are refused in recipes";
     Some(Diagnostic::error("forged-marker", text).at(span))
 }
 

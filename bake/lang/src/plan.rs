@@ -219,7 +219,8 @@ impl<'a> Planner<'a> {
 /// Refuses `--set` for images and components that do not exist.
 fn known_places(workspace: &Workspace, set: SetOption) -> Result<SetOption, Diagnostic> {
     let components = workspace.components();
-    let names = components.iter().map(ComponentName::as_str);
+    let configurations = workspace.configuration_names();
+    let names = components.iter().map(ComponentName::as_str).chain(configurations.iter().map(String::as_str));
     if !names.clone().any(|name| name == set.component) {
         let text = format!("`--set {}`: there is no component `{}`", set.written, set.component);
         let mut problem = Diagnostic::error("unknown-component", text);

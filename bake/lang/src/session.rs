@@ -18,6 +18,7 @@ use starlark::any::ProvidesStaticType;
 use crate::builtin::Step;
 use crate::declare::Declared;
 use crate::sources::Sources;
+use crate::stack::{Judging, StackRecording};
 use crate::template::Templates;
 use crate::values::Handle;
 
@@ -32,6 +33,10 @@ pub(crate) struct Session {
     pub(crate) declared: RefCell<Option<Declared>>,
     /// The operations of a phase; absent outside of phases.
     pub(crate) recording: Option<Recording>,
+    /// What a stack's function declares; absent outside of it.
+    pub(crate) stack: Option<StackRecording>,
+    /// What policies say; absent outside of them.
+    pub(crate) judging: Option<Judging>,
 }
 
 /// An operation before it has an identity.

@@ -19,6 +19,8 @@ use starlark::values::structs::{AllocStruct, StructRef};
 use starlark::values::tuple::TupleRef;
 use starlark::values::{Heap, NoSerialize, StarlarkValue, UnpackValue, Value, ValueLike, starlark_value};
 
+use crate::stack;
+
 /// A value of the interpreter as data; what is not data is named in the error.
 pub(crate) fn to_json(value: Value<'_>) -> Result<Json, String> {
     if value.is_none() {
@@ -63,6 +65,9 @@ pub(crate) fn to_json(value: Value<'_>) -> Result<Json, String> {
     }
     if let Some(view) = value.downcast_ref::<SettingsView>() {
         return Ok(view.0.all());
+    }
+    if let Some(outcome) = stack::as_json(value) {
+        return outcome;
     }
     Err(format!("a value of the type `{}`", value.get_type()))
 }

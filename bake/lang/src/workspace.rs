@@ -8,6 +8,7 @@ use olbake_core::diagnostic::{Diagnostic, Diagnostics};
 use olbake_core::plan::{Architecture, Plan};
 use olbake_core::settings::{did_you_mean, json_schema, markdown};
 use olbake_core::span::Span;
+use olbake_core::stack::Catalog;
 use olbake_core::{ComponentName, Digest, ImageName, ImageRef};
 
 use crate::declare::{BaseDeclaration, Declared, ImageDeclaration};
@@ -15,6 +16,7 @@ use crate::layer::Component;
 use crate::loader::Loader;
 use crate::plan::Planner;
 use crate::sources::Sources;
+use crate::stack::Projects;
 use crate::template::Templates;
 
 /// The file that marks a workspace.
@@ -23,7 +25,8 @@ const MARKER: &str = "olbake.toml";
 /// A folder with `olbake.toml`, `components/` and `images/`.
 pub struct Workspace {
     pub(crate) sources: Arc<Sources>,
-    loader: Loader,
+    pub(crate) loader: Loader,
+    projects: Projects,
     components: BTreeMap<ComponentName, OnceLock<Result<Arc<Component>, Diagnostics>>>,
     images: BTreeMap<ImageName, OnceLock<Result<Arc<ImageDeclaration>, Diagnostics>>>,
     /// Folders whose names cannot be names.
@@ -96,11 +99,25 @@ impl Workspace {
         let images = list(root, "images", "image.star", &mut misnamed)?;
         Ok(Self {
             loader: Loader::new(Arc::clone(&sources)),
+            projects: Projects::find(root)?,
             sources,
             components: components.into_iter().map(|name| (name, OnceLock::new())).collect(),
             images: images.into_iter().map(|name| (name, OnceLock::new())).collect(),
             misnamed,
         })
+    }
+
+    /// With the types of resources that stacks can have, and the environments that they are for; none: any. What was
+    /// evaluated before counts no more.
+    #[must_use]
+    pub fn with_stacks(self, catalog: Catalog, environments: &[String]) -> Self {
+        let catalog = Arc::new(catalog);
+        let loader = Loader::with_types(Arc::clone(&self.sources), &catalog);
+        Self { loader, projects: self.projects.with(catalog, environments), ..self }
+    }
+
+    pub(crate) fn known_projects(&self) -> &Projects {
+        &self.projects
     }
 
     /// The workspace's folder.
@@ -235,7 +252,8 @@ impl Workspace {
     }
 }
 
-fn nothing_declared(file: &str, what: &str) -> Diagnostic {
+/// A file that lacks its call.
+pub(crate) fn nothing_declared(file: &str, what: &str) -> Diagnostic {
     let span = Span { file: file.to_owned(), line: 1, column: 1, end_line: 1, end_column: 1 };
     Diagnostic::error("nothing-declared", format!("this file declares no {what}"))
         .at(span)

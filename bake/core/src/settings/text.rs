@@ -3,14 +3,15 @@
 use core::net::IpAddr;
 
 use crate::secret::{MARKER_END, MARKER_START};
+use crate::stack::value::{REFERENCE_END, REFERENCE_START};
 
 /// What was expected instead.
 pub(super) type Expected = &'static str;
 
-/// Text without the characters that stand for secrets.
+/// Text without the characters that stand for secrets and outputs.
 pub(super) fn plain(text: &str) -> Result<(), Expected> {
-    if text.contains([MARKER_START, MARKER_END]) {
-        return Err("text without the private-use characters U+E000 and U+E001");
+    if text.contains([MARKER_START, MARKER_END, REFERENCE_START, REFERENCE_END]) {
+        return Err("text without the private-use characters U+E000 to U+E003");
     }
     Ok(())
 }
