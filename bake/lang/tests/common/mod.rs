@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+pub(crate) mod stacks;
+
 use std::fs;
 
 use camino::Utf8Path;
