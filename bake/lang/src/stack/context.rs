@@ -120,7 +120,7 @@ fn other_stack(
         return Err(unknown());
     }
     recording.references.borrow_mut().entry(name.clone()).or_insert_with(|| call.at.clone());
-    match (recording.outputs_of)(&name)? {
+    match (recording.outputs_of)(&name).map_err(|problem| *problem)? {
         OtherStack::NeverDeployed => {
             Err(Diagnostic::error("never-deployed", format!("the stack `{name}` was never deployed"))
                 .help(format!("`olbake deploy --stack {name}` first")))
@@ -164,7 +164,7 @@ fn find_image(
                 channel: channel.unwrap_or_else(|| recording.stack.environment().to_string()),
                 pinned: recording.document.pins.get(&image).copied(),
             };
-            let pinned = (recording.image_of)(&wanted)?;
+            let pinned = (recording.image_of)(&wanted).map_err(|problem| *problem)?;
             recording.images.borrow_mut().insert(image.clone(), (pinned.clone(), call.at.clone()));
             pinned
         }

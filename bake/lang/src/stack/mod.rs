@@ -78,10 +78,10 @@ pub struct WantedImage {
 
 /// Answers with the outputs of a stack, or with why they cannot be had. A diagnostic without a place gets that of the
 /// call.
-pub type OutputsOf = Arc<dyn Fn(&StackName) -> Result<OtherStack, Diagnostic> + Send + Sync>;
+pub type OutputsOf = Arc<dyn Fn(&StackName) -> Result<OtherStack, Box<Diagnostic>> + Send + Sync>;
 /// Answers with the version of an image; `None`: nobody looks, a placeholder stands for it. A diagnostic without a
 /// place gets that of the call.
-pub type ImageOf = Arc<dyn Fn(&WantedImage) -> Result<Option<PinnedImage>, Diagnostic> + Send + Sync>;
+pub type ImageOf = Arc<dyn Fn(&WantedImage) -> Result<Option<PinnedImage>, Box<Diagnostic>> + Send + Sync>;
 
 /// What a stack's declaration depends on besides the workspace.
 #[derive(Clone)]

@@ -86,7 +86,8 @@ impl Projects {
                 _ => drop(self.configurations.insert(inner.replace('/', "."), configurations)),
             }
         }
-        folders.retain(|name| !name.starts_with('.') && !(folder == FOLDER && name == COMPONENTS));
+        let is_components = |name: &str| folder == FOLDER && name == COMPONENTS;
+        folders.retain(|name| !name.starts_with('.') && !is_components(name));
         folders.sort();
         folders.into_iter().try_for_each(|name| self.walk(root, &folder.join(name)))
     }

@@ -23,6 +23,9 @@ use crate::fault;
 /// Stands for the resources of other stacks while nobody looks at their state.
 pub(crate) const ELSEWHERE: &str = "another-stack";
 
+/// A version, absent where nobody looked it up, and where it was asked for.
+type AskedImage = (Option<PinnedImage>, Option<Span>);
+
 /// What a stack's function declares while it runs.
 pub(crate) struct StackRecording {
     /// The stack.
@@ -52,7 +55,7 @@ pub(crate) struct StackRecording {
     pub(crate) waits: RefCell<Vec<(ResourceName, Option<Span>)>>,
     pub(crate) outputs: RefCell<BTreeMap<String, (Json, Option<Span>)>>,
     /// Images that were asked for; a version that nobody looked up is absent.
-    pub(crate) images: RefCell<BTreeMap<ImageRef, (Option<PinnedImage>, Option<Span>)>>,
+    pub(crate) images: RefCell<BTreeMap<ImageRef, AskedImage>>,
     pub(crate) references: RefCell<BTreeMap<StackName, Option<Span>>>,
     pub(crate) problems: RefCell<Vec<Diagnostic>>,
 }
