@@ -194,6 +194,11 @@ impl Rollout {
             if left == 0 {
                 return;
             }
+            // Nobody may touch it yet, but it will go: another must not go in its place.
+            if !self.is_free(index) {
+                left -= 1;
+                continue;
+            }
             let (available, least) = (self.available(), self.least());
             let member = &self.members[index];
             let others = available - u32::from(self.serves(member));
@@ -216,7 +221,7 @@ impl Rollout {
         let mut order: Vec<usize> = (0..self.members.len())
             .filter(|&index| {
                 let member = &self.members[index];
-                member.release == release && member.is_kept() && self.is_free(index)
+                member.release == release && member.is_kept()
             })
             .collect();
         order.sort_by_key(|&index| {

@@ -234,12 +234,16 @@ impl Rollout {
         self.end(Outcome::Held { why, after }, now);
     }
 
-    /// Steps of members that wait for another attempt are not tried again.
+    /// Steps that wait for another attempt are not tried again, but for those about liens.
     fn drop_failed_steps(&mut self) {
+        let failed = |open: &OpenStep| matches!(open.ask, Ask::Again(_));
+        if let Some(step) = self.traffic_step.filter(|step| self.open.get(step).is_none_or(failed)) {
+            self.open.remove(&step);
+            self.traffic_step = None;
+            self.traffic_in_doubt = true;
+        }
         for member in &mut self.members {
-            let failed =
-                |step: &StepId| self.open.get(step).is_none_or(|open| matches!(open.ask, Ask::Again(_)));
-            if let Some(step) = member.step.take_if(|step| failed(step)) {
+            if let Some(step) = member.step.take_if(|step| self.open.get(step).is_none_or(failed)) {
                 self.open.remove(&step);
             }
         }

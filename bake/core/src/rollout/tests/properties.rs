@@ -152,3 +152,37 @@ proptest! {
         prop_assert_eq!(&first.log, &second.log);
     }
 }
+
+/// Nothing fails and nobody interferes: what is asked for is what comes of it.
+fn calm() -> impl proptest::strategy::Strategy<Value = Trial> {
+    (requests(), any::<u64>()).prop_map(|(request, seed)| Trial {
+        request,
+        model: Model { seed, ..Model::default() },
+        mischief: BTreeMap::new(),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_good_release_succeeds_where_nothing_else_befalls_it(trial in calm()) {
+        let run = Run::new(trial).run();
+        prop_assert_eq!(run.outcome(), &Outcome::Succeeded, "{}", run.tail());
+    }
+
+    #[test]
+    fn a_bad_release_is_rolled_back_where_nothing_else_befalls_it(mut trial in calm()) {
+        trial.model.new.unhealthy = PerMille(1000);
+        trial.request.options.on_failure = OnFailure::RollBack;
+        trial.request.options.rollback_deadline = Millis::from_secs(3000);
+        trial.request.options.deadline = Some(Millis::from_secs(3000));
+        // Only what is launched is bad, and it is only launched where there is not enough of it.
+        trial.request.existing.retain(|existing| existing.release == release("a"));
+        let here = trial.request.existing.iter().filter(|existing| existing.release == trial.request.to).count();
+        let launches = usize::try_from(trial.request.desired).unwrap() > here;
+        let run = Run::new(trial).run();
+        let rolled_back = matches!(run.outcome(), Outcome::RolledBack { .. });
+        prop_assert_eq!(rolled_back, launches, "{:?} {}", run.outcome(), run.tail());
+    }
+}

@@ -93,7 +93,11 @@ impl Run {
         panic!("did not end:\n{:#?}\n{}", self.rollout, self.tail());
     }
 
-    fn tail(&self) -> String {
+    pub(super) fn outcome(&self) -> &Outcome {
+        self.rollout.outcome().unwrap()
+    }
+
+    pub(super) fn tail(&self) -> String {
         self.log[self.log.len().saturating_sub(60)..].join("\n")
     }
 
