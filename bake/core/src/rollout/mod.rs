@@ -1,7 +1,106 @@
 //! Replacing the instances of a group by instances of another release, as a pure state machine.
 //!
 //! It answers one question: given the group as it is seen, and the time, what next? It does no I/O, has no clock
-//! and draws no random numbers. Main type: [`Rollout`].
+//! and draws no random numbers, so that everything that can go wrong between two questions can be tried in a test
+//! that takes milliseconds. First creation, scaling, repair after a reboot, upgrade and rollback are the same
+//! machine: what differs is only what there is and what there is to be. Main type: [`Rollout`].
+//!
+//! # How it is driven
+//!
+//! ```text
+//! rollout = Rollout::begin(request, now)?              // refuses what could not be undone
+//! loop {
+//!     decision = rollout.next(observation, now)        // pure
+//!     journal(rollout)                                 // if the decision has steps, events or an end
+//!     begin each of decision.steps                     // any order, at the same time
+//!     rollout.done(id, result, now)                    // whenever one of them has a result
+//!     until decision.finished; wait until decision.wait_until or until something changes
+//! }
+//! ```
+//!
+//! What is journalled is the whole state, in one record, *before* the first of the decision's steps is begun: the
+//! steps without a result are part of it, so that the record is their intent. Results may be journalled one by
+//! one, or not at all. After kill -9 the driver reads the last state, tells it the results that were journalled
+//! after it, and calls [`Rollout::resume`]: every step without a result is asked for again, under its old id.
+//! Steps are therefore idempotent by id, and the machine never decides one anew that may already have happened.
+//! The same state, observation and time give the same decision.
+//!
+//! An observation may lack rows. An instance without one is *unknown*: it counts neither as in service nor as
+//! lost. A driver that cannot reach its provider passes an observation without rows, and nothing is concluded.
+//!
+//! # Courses
+//!
+//! ```text
+//!             Failures, deadlines, a step that cannot be done, wish: abort
+//!   Forward ────────────────────────────────────────────► Back
+//!      │  │   the same with on_failure = hold,              │ │  too many failures, too long,
+//!      │  └────────── wish: abort and hold ───────────┐     │ │  or a step that cannot be done
+//!      │ to's instances in service and watched        ▼     │ ▼
+//!      └──────────► Ending: Succeeded        Ending: Held ◄─│─┘
+//!                       │                         │         └──► Ending: RolledBack | Aborted
+//!                       └───── liens undone ──────┴──► Over ◄────────────┘
+//! ```
+//!
+//! Nothing leads back from a course to an earlier one, each of `Forward`, `Back` and `Ending` has a deadline, and
+//! pauses alone stop the clocks: a rollout that is not paused for ever ends. Back leads to what was captured
+//! before the first step, release and size; instances of it that are still there are used, also those on their way
+//! out, and what is missing is launched.
+//!
+//! # An instance's life
+//!
+//! | stage | entered when | step | left when |
+//! |---|---|---|---|
+//! | `Found` | it was there before | – | it is seen: `InService` if it serves, else `Booting` |
+//! | `Launching` | one more is needed | `Launch` | done |
+//! | `Booting` | | – | healthy for `min_ready`; fails after `health_deadline` |
+//! | `AfterBoot` | the release is new and has the hook | `RunHook` | done; fails if the hook does |
+//! | `Attaching` | there is a load balancer, or it forgot the instance | `Attach` | done |
+//! | `Joining` | | – | the balancer finds it well; fails after `health_deadline` |
+//! | `InService` | | – | failing for `unhealthy_after`, dead, or not needed |
+//! | `BeforeDrain` | it has the hook | `RunHook` | done: back `InService`, to leave if it still may |
+//! | `Detaching` | it may be in the balancer | `Detach` | done |
+//! | `Draining` | | – | no connections, or after `drain_timeout` |
+//! | `AfterDrain` | it has the hook; from here on it cannot come back | `RunHook` | done |
+//! | `Terminating` | | `Terminate` | done, which means gone |
+//! | `Gone` | | – | |
+//!
+//! Healthy means: running, every check of the request passing, the balancer's own check passing once attached, and
+//! the digest that the instance says it runs is that of its release. An instance that is well and runs something
+//! else fails at once. A failure *counts* against the release when this rollout launched the instance and the
+//! present course leads to its release; instances that were there before and die are replaced without counting.
+//!
+//! # Steps
+//!
+//! | step | idempotent because | when it cannot be done (after `step_attempts`) |
+//! |---|---|---|
+//! | `TakeLien`, `ReleaseLien` | a lien is there or not | goes back; is held, and the lien reported |
+//! | `Launch` | the name is fixed here, before the instance exists | the instance failed |
+//! | `Attach` | attached or not | the instance failed |
+//! | `SetWeights` | absolute, all instances named | goes back; going back: held |
+//! | `Detach` | as `Attach` | goes back; going back: held |
+//! | `RunHook` | by its step id | after-boot: the instance failed; others: goes back; going back: goes on |
+//! | `Terminate` | gone or not | held |
+//!
+//! A step that failed may have happened. What it was to change is then in doubt until the next attempt, and the
+//! planner counts on neither.
+//!
+//! # Bounds
+//!
+//! A strategy comes down to two numbers for the size that the course leads to: at least `least` instances in
+//! service, at most `most` in all ([`Strategy::least`], [`Strategy::most`]). They are held against what is seen at
+//! the moment of the decision. What the machine does not do: take an instance out of service that is well, if the
+//! others that are well are fewer than `least`; decide a launch if there would be more than `most`. What it cannot
+//! help: instances that die. Two exceptions, both for the better: instances that fail their checks are replaced
+//! one at a time if there is no other way forward; and traffic leaves a release that was found wanting as soon as
+//! the old set has no fewer instances that are well than the new one.
+//!
+//! # Where to find what
+//!
+//! `request.rs` what is asked, and preflight; `strategy.rs` numbers; `observe.rs` what is seen; `step.rs` what is to
+//! be done; `outcome.rs` what is said; `state.rs` what is journalled. A question goes through `look.rs` (health,
+//! stages that end by being seen to), `course.rs` (turning back, gates, ends), `even.rs` or `slots.rs` with
+//! `traffic.rs` (planning) and `steps.rs` (asking, results); `adopt.rs` restores what a torn journal lost. The
+//! model in `simulate.rs` drives all this in virtual time.
 
 mod adopt;
 mod course;
@@ -199,7 +298,8 @@ impl Rollout {
             Course::Over { outcome, at } => (Some(outcome.clone()), Some(*at)),
             _ => (None, None),
         };
-        let left = self.liens.iter().filter(|(_, state)| **state == LienState::Left);
+        let undone = |state: LienState| matches!(state, LienState::Wanted | LienState::Released);
+        let left = self.liens.iter().filter(|(_, state)| !undone(**state));
         Report {
             group: self.request.group.clone(),
             outcome,

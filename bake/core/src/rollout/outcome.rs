@@ -355,7 +355,8 @@ pub struct Report {
     pub rollback_failures: u32,
     /// Each instance, in the order in which they came.
     pub instances: Vec<InstanceReport>,
-    /// Temporary changes that could not be undone; hand them to the next rollout.
+    /// Temporary changes that were made, or may have been, and are not undone. A rollout that is over has none, or
+    /// is held for want of undoing them; one that gives way to another hands them on to it.
     pub liens_left: Vec<Lien>,
     /// Steps whose results were not waited for any longer.
     pub open_steps: Vec<Step>,

@@ -96,7 +96,7 @@ pub enum OnFailure {
 
 /// Bounds and manners of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// In which order instances are replaced.
     pub strategy: Strategy,

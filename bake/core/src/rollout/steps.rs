@@ -53,7 +53,8 @@ impl Rollout {
 
     fn traffic_of_new(&self, index: usize) -> Traffic {
         let is_new = self.members[index].release == self.request.to;
-        if is_new && self.shifts() { Traffic::None } else { Traffic::Full }
+        let waits = is_new || self.shares().old == 0;
+        if self.shifts() && waits { Traffic::None } else { Traffic::Full }
     }
 
     /// The steps that are due, in the order in which they were decided.

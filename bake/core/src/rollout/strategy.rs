@@ -10,7 +10,7 @@ use super::time::Millis;
 
 /// In which order instances are replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Strategy {
     /// A few at a time.
     Rolling(Pace),
@@ -45,13 +45,13 @@ pub enum Strategy {
 
 /// How many instances may be missing or more than meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Pace {
     /// How many instances there may be beyond the number meant.
     pub max_surge: u32,
     /// How many instances may be out of service by the rollout's own action.
     pub max_unavailable: u32,
     /// Which instances go first.
-    #[serde(default)]
     pub order: Order,
 }
 
@@ -300,6 +300,19 @@ mod tests {
             &["`steps` must grow from step to step: step 2 does not"],
         );
         check(&canary(&[Portion::Instances(0)]), &["`steps`: step 1 is 0 instances"]);
+    }
+
+    #[test]
+    fn a_journalled_strategy_is_read_as_it_was_written() {
+        for strategy in
+            [Strategy::default(), blue_green(&[10, 100]), canary(&[Portion::Percent(5)]), Strategy::Recreate]
+        {
+            let text = serde_json::to_string(&strategy).unwrap();
+            assert_eq!(serde_json::from_str::<Strategy>(&text).unwrap(), strategy, "{text}");
+        }
+        let misspelt =
+            serde_json::from_str::<Strategy>(r#"{"kind": "rolling", "max_serge": 1}"#).unwrap_err();
+        assert!(misspelt.to_string().contains("max_serge"), "{misspelt}");
     }
 
     #[test]

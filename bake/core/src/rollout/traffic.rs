@@ -81,7 +81,8 @@ impl Rollout {
         let shares = self.wanted_shares()?;
         let set = |new: bool| -> Vec<InstanceId> {
             let serves = |member: &&Member| {
-                matches!(member.stage, Stage::InService | Stage::BeforeDrain) && member.failure.is_none()
+                matches!(member.stage, Stage::Joining | Stage::InService | Stage::BeforeDrain)
+                    && member.failure.is_none()
             };
             let members = self.members.iter().filter(serves);
             members

@@ -262,7 +262,13 @@ impl Run {
     ) {
         // Instances that are not named keep the weight they have.
         let named = |id: &&InstanceId| old.contains(id) || new.contains(id);
-        let carrying = |set: &[InstanceId], share: u8| if share > 0 { set.len() } else { 0 };
+        let serves = |id: &InstanceId| {
+            let member = self.rollout.members().iter().find(|member| member.id == *id);
+            member.is_some_and(|member| member.stage == Stage::InService)
+        };
+        let carrying = |set: &[InstanceId], share: u8| {
+            if share > 0 { set.iter().filter(|id| serves(id)).count() } else { 0 }
+        };
         let others = before.iter().filter(|id| !named(id)).count();
         let after = carrying(old, shares.old) + carrying(new, shares.new) + others;
         // To leave a release that was found wanting is worth more than what it carries, if the old one carries
