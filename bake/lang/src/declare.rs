@@ -45,7 +45,7 @@ const TABLE: &[Row] = &[
     declaration("enum", "...", words),
     declaration(
         "component",
-        "name * settings? install? configure? units? upgrade? maintenance? verify? booted? doc?",
+        "name * settings? values? install? configure? units? upgrade? maintenance? verify? booted? doc?",
         component,
     ),
     declaration("image", "name base * components? variants? disk_size? packages? leak_allow? doc?", image),
@@ -86,6 +86,28 @@ pub(crate) struct ComponentDeclaration {
     pub(crate) span: Option<Span>,
     /// Where its settings are declared.
     pub(crate) settings_span: Option<Span>,
+    /// What it says itself of settings that are declared elsewhere.
+    pub(crate) values: Vec<GivenInRecipe>,
+}
+
+/// A setting's name, its value, and where the value is given.
+pub(crate) type GivenInRecipe = (String, Json, Option<Span>);
+
+impl ComponentDeclaration {
+    /// Its settings as an image finds them: with its own values for defaults. A value that does not fit is left
+    /// out; planning says so.
+    pub(crate) fn own_schema(&self) -> Schema {
+        let mut schema = Schema::clone(&self.schema);
+        for (name, value, _) in &self.values {
+            let Some(field) = schema.fields.get_mut(name) else { continue };
+            if field.ty.is_secret() {
+                field.source = value.as_str().map(str::to_owned);
+            } else if let Ok(value) = field.ty.coerce(value) {
+                field.default = Some(value);
+            }
+        }
+        schema
+    }
 }
 
 /// An image.
@@ -104,7 +126,7 @@ pub(crate) struct ImageDeclaration {
 pub(crate) struct Override {
     pub(crate) component: String,
     pub(crate) span: Option<Span>,
-    pub(crate) values: Vec<(String, Json, Option<Span>)>,
+    pub(crate) values: Vec<GivenInRecipe>,
 }
 
 /// What an image starts from.
@@ -119,7 +141,7 @@ pub(crate) enum BaseDeclaration {
 #[derive(Clone, Debug)]
 pub(crate) struct UseDeclaration {
     pub(crate) component: String,
-    pub(crate) values: Vec<(String, Json, Option<Span>)>,
+    pub(crate) values: Vec<GivenInRecipe>,
     pub(crate) span: Option<Span>,
 }
 
@@ -447,11 +469,24 @@ fn component<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<
         phases: std::array::from_fn(|index| present[index]),
         span: call.at.clone(),
         settings_span,
+        values: values(call)?,
     };
     declare(call, "components", name.as_str(), Declared::Component(declared))?;
     let kept = heap.alloc(AllocList([heap.alloc(AllocList(phases)), functions]));
     eval.module().set_extra_value(kept);
     Ok(Value::new_none())
+}
+
+/// What a component gives settings itself. Whether they fit is found out with all other layers.
+fn values(call: &Call<'_, '_>) -> Result<Vec<GivenInRecipe>, Diagnostic> {
+    let Some(given) = call.json("values")? else { return Ok(Vec::new()) };
+    let given = given.as_object().ok_or_else(|| call.wrong("values", "expected `{\"SETTING\": VALUE}`"))?;
+    let whole = call.argument_place("values");
+    let place = |name: &str| call.place_after(whole.as_ref()?, &[name]);
+    Ok(given
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone(), place(name).or_else(|| whole.clone())))
+        .collect())
 }
 
 /// Settings, where they are declared, and their functions.
@@ -635,9 +670,14 @@ impl Call<'_, '_> {
 
     /// Where keys inside a variant are written, each after the one before.
     fn variant_place(&self, variant: &str, keys: &[&String]) -> Option<Span> {
-        let mut at = self.argument_place("variants")?;
-        let end = self.at.as_ref()?;
-        for key in std::iter::once(variant).chain(keys.iter().map(|key| key.as_str())) {
+        let keys: Vec<&str> = std::iter::once(variant).chain(keys.iter().map(|key| key.as_str())).collect();
+        self.place_after(&self.argument_place("variants")?, &keys)
+    }
+
+    /// Where keys are written after a place in the call, each after the one before.
+    fn place_after(&self, place: &Span, keys: &[&str]) -> Option<Span> {
+        let (mut at, end) = (place.clone(), self.at.as_ref()?);
+        for key in keys {
             let rest = Span { end_line: end.end_line, end_column: end.end_column, ..at };
             at = find_argument(&self.session.sources.text(&rest.file)?, &rest, key)?;
         }

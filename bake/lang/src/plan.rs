@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use serde_json::Value as Json;
 
 use crate::conflict::Claims;
-use crate::declare::{BaseDeclaration, ImageDeclaration, UseDeclaration};
+use crate::declare::{BaseDeclaration, GivenInRecipe, ImageDeclaration, UseDeclaration};
 use crate::layer::{self, Component, LayerDraft, Use};
 use crate::values::Facts;
 use crate::workspace::{Inputs, Planned, Workspace};
@@ -468,15 +468,16 @@ impl<'p, 'a> Imaging<'p, 'a> {
     /// Everything that says something about the component's settings, lowest first.
     fn given(&mut self, component: &Component, used: &UseDeclaration) -> Vec<Given> {
         let schema = &component.declaration.schema;
-        let in_recipe = |layer: LayerKind, (name, value, span): &(String, Json, Option<Span>)| Given {
+        let in_recipe = |layer: LayerKind, (name, value, span): &GivenInRecipe| Given {
             layer,
             name: None,
             span: span.clone(),
             path: vec![name.clone()],
             value: GivenValue::Value(value.clone()),
         };
-        let mut given: Vec<Given> =
-            used.values.iter().map(|value| in_recipe(LayerKind::Image, value)).collect();
+        let own = component.declaration.values.iter().map(|value| in_recipe(LayerKind::Component, value));
+        let images = used.values.iter().map(|value| in_recipe(LayerKind::Image, value));
+        let mut given: Vec<Given> = own.chain(images).collect();
         let overrides =
             self.image.variant.as_ref().and_then(|variant| self.declaration.variants.get(variant));
         for change in overrides.into_iter().flatten().filter(|change| change.component == used.component) {

@@ -177,12 +177,12 @@ impl Workspace {
 
     /// A Markdown table of a component's settings.
     pub fn settings_reference(&self, component: &ComponentName) -> Result<String, Diagnostics> {
-        Ok(markdown(&self.component(component.as_str(), None)?.declaration.schema))
+        Ok(markdown(&self.component(component.as_str(), None)?.declaration.own_schema()))
     }
 
     /// The JSON Schema of a component's settings.
     pub fn settings_schema(&self, component: &ComponentName) -> Result<serde_json::Value, Diagnostics> {
-        Ok(json_schema(&self.component(component.as_str(), None)?.declaration.schema))
+        Ok(json_schema(&self.component(component.as_str(), None)?.declaration.own_schema()))
     }
 
     /// The text of a file of the workspace, for drawing a diagnostic.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{inputs, one, plan, problems};
+use common::{inputs, make, one, plan, problems};
 use insta::assert_snapshot;
 
 const EVERY_TYPE: &str = r##"
@@ -103,4 +103,67 @@ fn every_rule_speaks() {
     let mut text = problems(&one(EVERY_TYPE, ", even = 3"), &inputs());
     text.push_str(&problems(&one(EVERY_TYPE, ", truth = \"yes\", whole = 1.5, text = None"), &inputs()));
     assert_snapshot!(text);
+}
+
+/// Two components share what a file declares; each layer counts more than the one before it.
+#[test]
+fn a_component_has_values_of_its_own_for_shared_settings() {
+    let shared = r#"
+def service(name):
+    return settings(name = name, fields = {
+        "listen": setting(port, default = 80, doc = "d"),
+        "limits": setting(map[str, int], default = {"open": 1}, doc = "d"),
+        "token": setting(secret | None, default = None, doc = "d"),
+    })
+"#
+    .replace(", default = None", "");
+    let component = |name: &str, values: &str| {
+        format!(
+            "load(\"//lib/service.star\", \"service\")\n\
+             def install(s, m): files.content(\"/etc/{name}\", \"%d\" % s.listen)\n\
+             component(\n    name = \"{name}\",\n    settings = service(\"{name}\"),\n    values = {values},\n    install = install,\n)\n"
+        )
+    };
+    let image = r#"
+image(
+    name = "web",
+    base = debian("bookworm"),
+    components = [use("//components/c"), use("//components/d", listen = 82)],
+    variants = {"large": {"d": {"listen": 83}}},
+)
+"#;
+    let with = |values: &str| {
+        make(&[
+            ("lib/service.star", &shared),
+            ("components/c/component.star", &component("c", values)),
+            ("components/d/component.star", &component("d", r#"{"listen": 81, "limits": {"open": 2}}"#)),
+            ("images/web/image.star", image),
+        ])
+    };
+    let made = with("{}");
+    let mut inputs = inputs();
+    inputs.dotenv = Some((".env".to_owned(), "D_LISTEN=84\n".to_owned()));
+    inputs.environment = [("D_LISTEN".to_owned(), "85".to_owned())].into();
+    inputs.sets = vec!["d.listen=86".to_owned()];
+    let large =
+        made.workspace.plan(&"web/large".parse().unwrap(), &inputs).unwrap_or_else(|found| panic!("{found}"));
+    let of = |layer: usize, name: &str| large.plan.layers[layer].settings[name].clone();
+    let said: Vec<String> =
+        of(1, "listen").provenance.iter().map(|from| format!("{} {}", from.layer, from.value)).collect();
+    assert_eq!(
+        said,
+        ["default 80", "component 81", "image 82", "variant 83", ".env 84", "environment 85", "--set 86"]
+    );
+    assert_eq!(
+        of(1, "listen").provenance[1].span.as_ref().unwrap().location().to_string(),
+        "components/d/component.star:6:16"
+    );
+    assert_eq!((of(0, "listen").value, of(1, "limits").value), (80.into(), serde_json::json!({"open": 2})));
+    let reference =
+        made.workspace.settings_reference(&"d".parse().unwrap()).unwrap_or_else(|found| panic!("{found}"));
+    assert!(reference.contains("| `listen` | `port` | `81` |"), "{reference}");
+
+    let wrong = with(r#"{"listne": 1, "listen": "x", "token": "plain"}"#);
+    assert_snapshot!(problems(&wrong, &common::inputs()));
+    assert_snapshot!(problems(&with("[1]"), &common::inputs()));
 }
