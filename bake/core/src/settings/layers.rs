@@ -1,6 +1,6 @@
 //! Layers of values over each other: which one is in force, and where every one came from.
 //!
-//! Lowest first: default, component, image, variant, `.env`, environment, `--set`. A layer can
+//! Lowest first: default, component, image, variant, environment file, `.env`, environment, `--set`. A layer can
 //! give a whole value or one entry inside a record or map. What no layer can give (an unknown name, a computed
 //! field) is refused; everything wrong is reported at once, with the place and the value, secrets masked.
 
@@ -28,6 +28,8 @@ pub enum LayerKind {
     Image,
     /// A variant of an image.
     Variant,
+    /// The file of an environment; stacks have one.
+    EnvironmentFile,
     /// `.env`.
     Dotenv,
     /// An environment variable.
@@ -44,6 +46,7 @@ impl LayerKind {
             Self::Component => "component",
             Self::Image => "image",
             Self::Variant => "variant",
+            Self::EnvironmentFile => "environment file",
             Self::Dotenv => ".env",
             Self::Environment => "environment",
             Self::Set => "--set",
