@@ -7,6 +7,7 @@
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::plan::{Architecture, Base};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Why a machine could not do what it was asked for. The kind decides the exit code and the hint.
@@ -80,7 +81,8 @@ pub enum Start {
 }
 
 /// The substrate a machine runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Substrate {
     /// systemd-nspawn.
     Container,

@@ -86,11 +86,11 @@ pub(crate) fn remove_tree(folder: &Utf8Path) -> std::io::Result<()> {
     fs::remove_dir(folder)
 }
 
-fn systemd_runs() -> bool {
+pub(crate) fn systemd_runs() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-fn hierarchies() -> Vec<Utf8PathBuf> {
+pub(crate) fn hierarchies() -> Vec<Utf8PathBuf> {
     let top = Utf8Path::new("/sys/fs/cgroup");
     if top.join("cgroup.controllers").exists() {
         return vec![top.to_owned()];

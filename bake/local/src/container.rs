@@ -1,5 +1,6 @@
 //! Machines that are containers. Main type: [`Container`].
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::process::Stdio;
@@ -199,12 +200,7 @@ impl Machine for Container {
 impl Booted {
     /// A command in the container, next to its services.
     fn enter(&self, command: &[&str]) -> HostCommand {
-        HostCommand::new("nsenter")
-            .args(["-t", &self.leader.to_string(), "-m", "-u", "-i", "-n", "-p", "-C", "--"])
-            .args(ENVIRONMENT)
-            // nsenter's own end does not reach the process it made by itself.
-            .args(["setpriv", "--pdeathsig", "KILL", "--"])
-            .args(command)
+        enter(self.leader, command)
     }
 
     fn wait_until_up(&mut self, console: &Console) -> Result<(), MachineError> {
@@ -254,8 +250,18 @@ impl Booted {
     }
 }
 
+/// A command in a booted container, next to its services; the leader is the host's number of its first process.
+pub(crate) fn enter<S: AsRef<OsStr>>(leader: u32, command: impl IntoIterator<Item = S>) -> HostCommand {
+    HostCommand::new("nsenter")
+        .args(["-t", &leader.to_string(), "-m", "-u", "-i", "-n", "-p", "-C", "--"])
+        .args(ENVIRONMENT)
+        // nsenter's own end does not reach the process it made by itself.
+        .args(["setpriv", "--pdeathsig", "KILL", "--"])
+        .args(command)
+}
+
 /// The first process of a container below another process, by the host's number.
-fn leader_below(process: u32) -> Option<u32> {
+pub(crate) fn leader_below(process: u32) -> Option<u32> {
     let depth = depth_of(process)?;
     let mut open = vec![process];
     while let Some(process) = open.pop() {

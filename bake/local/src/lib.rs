@@ -8,6 +8,7 @@ mod basedisk;
 mod boot;
 mod builder;
 mod cgroup;
+pub mod cloud;
 mod container;
 mod copy;
 mod debian;

@@ -3,13 +3,17 @@
 //! [`isolate`] makes the namespace; [`mount_root`] mounts a disk's root file system; [`MountGuard`] takes a mount
 //! away. The host sees none of these mounts, and a loop device made for one clears itself with it.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_engine::machine::MachineError;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::disk;
 use crate::host::{HostCommand, io_error};
@@ -34,14 +38,58 @@ pub fn isolate() -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
+    let before = File::open("/proc/self/ns/mnt")?;
+    // Whoever calls twice is still to find the way to where it was started.
+    OUTSIDE.set(before).ok();
     // SAFETY: the flag unshares the mount namespace and the working folder, and no table of file descriptors.
     #[allow(unsafe_code)]
     unsafe {
-        rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS)?;
+        unshare_unsafe(UnshareFlags::NEWNS)?;
     }
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC)?;
     Ok(())
+}
+
+/// The namespace that the process was in before [`isolate`].
+static OUTSIDE: OnceLock<File> = OnceLock::new();
+
+/// The beginning of a command that runs the rest of it where mounts outlive this process: in the mount namespace
+/// that the process was started in. Empty where it never left that.
+pub(crate) fn way_outside() -> Vec<String> {
+    OUTSIDE.get().map_or_else(Vec::new, |namespace| {
+        let path = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
+        vec!["nsenter".to_owned(), format!("--mount={path}"), "--".to_owned()]
+    })
+}
+
+/// A command that runs where mounts outlive this process.
+pub(crate) fn outside(program: &'static str) -> HostCommand {
+    let mut way = way_outside().into_iter();
+    match way.next() {
+        Some(_) => HostCommand::new("nsenter").args(way).arg(program),
+        None => HostCommand::new(program),
+    }
+}
+
+/// Does something, without starting commands, where mounts outlive this process: what is mounted there need not be
+/// seen here.
+pub(crate) fn look_outside<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let Some(namespace) = OUTSIDE.get() else { return Ok(work()) };
+    let inside = || {
+        // SAFETY: the flag unshares the working folder of this thread, and no table of file descriptors.
+        #[allow(unsafe_code)]
+        unsafe {
+            unshare_unsafe(UnshareFlags::FS)?;
+        }
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
+        Ok(work())
+    };
+    // A thread that has moved does not come back: it ends.
+    thread::scope(|scope| match scope.spawn(inside).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
 }
 
 /// A mount that is taken away when this is dropped.

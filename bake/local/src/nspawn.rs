@@ -160,6 +160,19 @@ pub(crate) fn forget(name: &str) {
     }
 }
 
+/// Where nspawn leaves the lock of an image whose container was killed.
+const IMAGE_LOCKS: &str = "/run/systemd/nspawn/locks";
+
+/// Removes the lock of an image that nspawn left, by the name it has there, unless another container holds it.
+pub(crate) fn forget_image_lock(name: &str) {
+    let path = Utf8Path::new(IMAGE_LOCKS).join(name);
+    let Ok(file) = std::fs::OpenOptions::new().read(true).write(true).open(&path) else { return };
+    if rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+        // Usually there is none, and an empty file more does no harm either.
+        std::fs::remove_file(&path).ok();
+    }
+}
+
 /// Removes what nspawn left for containers of processes that no longer run.
 pub(crate) fn forget_abandoned() {
     for folder in LEFTOVERS {
@@ -192,7 +205,7 @@ fn normal(path: &Utf8Path) -> String {
 }
 
 /// nspawn separates the parts of a bind by colons.
-fn escaped(path: &str) -> String {
+pub(crate) fn escaped(path: &str) -> String {
     path.replace('\\', r"\\").replace(':', r"\:")
 }
 

@@ -24,6 +24,16 @@ const COMMON: &[(&str, &str)] = &[
     ("systemd-nspawn", "systemd-container"),
 ];
 
+/// Commands that a local cloud needs besides.
+const CLOUD: &[(&str, &str)] = &[
+    ("haproxy", "haproxy"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("ip", "iproute2"),
+    ("flock", "util-linux"),
+    ("setsid", "util-linux"),
+    ("mountpoint", "util-linux"),
+];
+
 /// Commands that only some things need; their absence is told when they are used.
 const OPTIONAL: &[(&str, &str)] = &[("qemu-img", "qemu-utils"), ("zstd", "zstd")];
 
@@ -60,7 +70,8 @@ fn firmware_package(architecture: Architecture) -> &'static str {
 /// The error for a command that is not there.
 pub(crate) fn missing(tool: &str) -> MachineError {
     let emulators = [emulator(Architecture::Amd64), emulator(Architecture::Arm64)];
-    let package = COMMON.iter().chain(OPTIONAL).chain(&emulators).find(|(name, _)| *name == tool);
+    let package =
+        COMMON.iter().chain(CLOUD).chain(OPTIONAL).chain(&emulators).find(|(name, _)| *name == tool);
     MachineError::Host {
         message: format!("`{tool}` is not installed"),
         help: package.map(|(_, package)| format!("apt-get install {package}")),
@@ -69,13 +80,7 @@ pub(crate) fn missing(tool: &str) -> MachineError {
 
 /// Everything that is missing for machines of this kind.
 pub(crate) fn check(architecture: Architecture, substrate: Substrate) -> Result<(), Vec<MachineError>> {
-    let mut errors = Vec::new();
-    if !rustix::process::geteuid().is_root() {
-        errors.push(MachineError::Host {
-            message: "mounting disks and starting machines needs root".to_owned(),
-            help: Some("run the same command with sudo".to_owned()),
-        });
-    }
+    let mut errors = not_root();
     let emulator = [emulator(architecture)];
     let of_vm: &[(&str, &str)] = if substrate == Substrate::Vm { &emulator } else { &[] };
     errors.extend(
@@ -92,6 +97,24 @@ pub(crate) fn check(architecture: Architecture, substrate: Substrate) -> Result<
         });
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Everything that is missing for a local cloud of containers.
+pub(crate) fn check_cloud() -> Result<(), Vec<MachineError>> {
+    let mut errors = not_root();
+    let tools = COMMON.iter().chain(CLOUD);
+    errors.extend(tools.filter(|(tool, _)| find_tool(tool).is_none()).map(|(tool, _)| missing(tool)));
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn not_root() -> Vec<MachineError> {
+    if rustix::process::geteuid().is_root() {
+        return Vec::new();
+    }
+    vec![MachineError::Host {
+        message: "mounting disks and starting machines needs root".to_owned(),
+        help: Some("run the same command with sudo".to_owned()),
+    }]
 }
 
 #[cfg(test)]

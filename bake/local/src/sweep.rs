@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cgroup;
 use crate::host::{HostCommand, io_error};
-use crate::mount::loops_of;
+use crate::mount::{loops_of, outside};
 use crate::nspawn::{self, PREFIX};
 
 /// Programs that are started to work on a machine or a disk, as the kernel shortens their names. Others that
@@ -111,7 +111,7 @@ fn name_of(process: u32) -> Option<String> {
 }
 
 /// Whether a process is there and not only waits for its parent to take note of its end.
-fn lives(process: u32) -> bool {
+pub(crate) fn lives(process: u32) -> bool {
     field(process, "State:").is_some_and(|state| !state.starts_with(['Z', 'X']))
 }
 
@@ -149,12 +149,22 @@ fn unmount_of_host(work_root: &Utf8Path) -> Result<Vec<String>, MachineError> {
 /// Mounts on the folder or below it, the last one first.
 fn mounts_below(work_root: &Utf8Path, table: &str) -> Result<Vec<Utf8PathBuf>, MachineError> {
     let mounts = fs::read_to_string(table).map_err(io_error("cannot read", Utf8Path::new(table)))?;
+    Ok(places_below(work_root, &mounts))
+}
+
+fn places_below(work_root: &Utf8Path, mounts: &str) -> Vec<Utf8PathBuf> {
     let places =
         mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(|place| unescaped(place).into());
     let mut places: Vec<Utf8PathBuf> =
         places.filter(|place: &Utf8PathBuf| place.starts_with(work_root)).collect();
     places.reverse();
-    Ok(places)
+    places
+}
+
+/// Mounts on a folder or below it that outlive this process, the last one first.
+pub(crate) fn mounts_outside(folder: &Utf8Path) -> Result<Vec<Utf8PathBuf>, MachineError> {
+    let table = outside("cat").arg("/proc/self/mountinfo").run()?;
+    Ok(places_below(folder, &String::from_utf8_lossy(&table)))
 }
 
 /// The kernel writes blanks and the like in a path as `\` and three octal digits.

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// A program and the package that has it.
-const TOOLS: [(&str, &str); 14] = [
+const TOOLS: [(&str, &str); 16] = [
     ("systemd-nspawn", "systemd-container"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("qemu-img", "qemu-utils"),
@@ -16,6 +16,8 @@ const TOOLS: [(&str, &str); 14] = [
     ("mcopy", "mtools"),
     ("sgdisk", "gdisk"),
     ("ip", "iproute2"),
+    ("haproxy", "haproxy"),
+    ("dnsmasq", "dnsmasq-base"),
     ("cc", "gcc"),
     ("zstd", "zstd"),
     ("python3", "python3"),

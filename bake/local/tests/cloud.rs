@@ -1,0 +1,145 @@
+//! A local cloud on this host: instances behind a load balancer, under load, replaced and killed.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on is to end")]
+
+mod common;
+#[path = "common/cloud.rs"]
+mod helpers;
+
+use std::net::SocketAddr;
+
+use common::{base_disk, host};
+use helpers::{GRACE, Load, PORT, TestCloud, ask, can_run, id};
+use olbake_local::cloud::{Change, CloudError, Object, RecordSpec, State};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_are_replaced_under_load_without_a_failed_request() {
+    if !can_run() {
+        return;
+    }
+    let test = TestCloud::new(1, base_disk().await).await;
+    let (balancer, backend) = (id("lb"), id("web"));
+    assert_eq!(test.cloud.ensure_balancer(test.balancer()).await.unwrap().change, Change::Created);
+    let first = ["web-1", "web-2", "web-3"];
+    let (one, two, three) =
+        tokio::join!(test.serving(first[0]), test.serving(first[1]), test.serving(first[2]));
+    for (name, address) in first.into_iter().zip([one, two, three]) {
+        test.join(name, address).await;
+    }
+    let service = SocketAddr::from((test.network.gateway, PORT));
+    let load = Load::on(service);
+    load.go_on(200).await;
+    for (old, new) in first.into_iter().zip(["web-4", "web-5", "web-6"]) {
+        let address = test.serving(new).await;
+        test.join(new, address).await;
+        assert_eq!(test.cloud.drain(&balancer, &backend, &id(old)).await.unwrap(), Change::Updated);
+        assert_eq!(test.cloud.drain(&balancer, &backend, &id(old)).await.unwrap(), Change::AsItIs);
+        assert_eq!(test.cloud.await_drained(&balancer, &backend, &id(old), GRACE).await.unwrap(), 0);
+        test.cloud.remove_member(&balancer, &backend, &id(old)).await.unwrap();
+        test.cloud.terminate_instance(&id(old), GRACE).await.unwrap();
+        load.go_on(100).await;
+    }
+    let (asked, failures) = load.end().await;
+    assert_eq!(failures, Vec::<String>::new(), "of {asked}");
+    assert!(ask(service).await.unwrap().starts_with("web-"));
+    assert_eq!(test.cloud.ensure_balancer(test.balancer()).await.unwrap().change, Change::AsItIs);
+    test.end().await;
+}
+
+/// The numbers of the host's processes with this name in the cloud's folder.
+async fn processes(test: &TestCloud, name: &str) -> Vec<u32> {
+    let found = test.cloud.list().await.unwrap().into_iter();
+    found
+        .filter_map(|found| match found.object {
+            Object::Process(number, called) if called == name => Some(number),
+            _ => None,
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_killed_costs_nothing_or_comes_back() {
+    if !can_run() {
+        return;
+    }
+    let test = TestCloud::new(2, base_disk().await).await;
+    test.cloud.ensure_balancer(test.balancer()).await.unwrap();
+    let (one, two) = tokio::join!(test.serving("web-1"), test.serving("web-2"));
+    test.join("web-1", one).await;
+    test.join("web-2", two).await;
+    let service = SocketAddr::from((test.network.gateway, PORT));
+
+    // An instance: requests under way go to the other one.
+    let load = Load::on(service);
+    load.go_on(100).await;
+    let pid = std::fs::read_to_string(test.folder.join("v1/instances/web-1/keeper.pid")).unwrap();
+    assert!(host("kill", &["-9", pid.trim()]).0);
+    load.go_on(200).await;
+    let (asked, failures) = load.end().await;
+    assert_eq!(failures, Vec::<String>::new(), "of {asked}");
+    let view = test.cloud.inspect_instance(&id("web-1")).await.unwrap().unwrap();
+    assert_eq!((view.state, view.address), (State::Stopped, Some(one)));
+    assert!(matches!(
+        test.cloud.exec(&id("web-1"), vec!["true".into()], GRACE).await,
+        Err(CloudError::NotRunning { .. })
+    ));
+    // It comes back with what it wrote, and its address.
+    assert_eq!(test.cloud.ensure_instance(test.spec("web-1")).await.unwrap().change, Change::Updated);
+    assert_eq!(test.booted("web-1").await.address, Some(one));
+
+    // The load balancer: its keeper starts it again, with the same members.
+    let [haproxy] = processes(&test, "haproxy").await[..] else { panic!("one haproxy") };
+    assert!(host("kill", &["-9", &haproxy.to_string()]).0);
+    test.healthy("web-2").await;
+    assert_eq!(ask(service).await.unwrap(), "web-2");
+    assert_ne!(processes(&test, "haproxy").await, [haproxy]);
+    // Its keeper: the next command starts it again.
+    let pid = std::fs::read_to_string(test.folder.join("v1/balancers/lb/keeper.pid")).unwrap();
+    assert!(host("kill", &["-9", pid.trim()]).0);
+    assert_eq!(test.cloud.ensure_balancer(test.balancer()).await.unwrap().change, Change::Updated);
+    test.healthy("web-2").await;
+    assert_eq!(ask(service).await.unwrap(), "web-2");
+    test.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_answered_in_the_network_and_follow_changes() {
+    if !can_run() {
+        return;
+    }
+    let test = TestCloud::new(3, base_disk().await).await;
+    let view = test.launch("web-1").await;
+    let mut spec = RecordSpec {
+        id: id("db"),
+        network: id("net"),
+        name: "database.hello".into(),
+        addresses: vec![view.address.unwrap()],
+    };
+    assert_eq!(test.cloud.ensure_record(spec.clone()).await.unwrap().change, Change::Created);
+    assert_eq!(test.cloud.ensure_record(spec.clone()).await.unwrap().change, Change::AsItIs);
+    let lookup =
+        "resolvectl flush-caches; getent ahostsv4 database.hello | awk '{print $1}' | sort -u || true";
+    let found = eventually(&test, lookup, &format!("{}\n", view.address.unwrap())).await;
+    assert_eq!(found, format!("{}\n", view.address.unwrap()));
+    spec.addresses = vec![test.network.gateway];
+    assert_eq!(test.cloud.ensure_record(spec.clone()).await.unwrap().change, Change::Updated);
+    let found = eventually(&test, lookup, &format!("{}\n", test.network.gateway)).await;
+    assert_eq!(found, format!("{}\n", test.network.gateway));
+    test.cloud.delete_record(&id("db")).await.unwrap();
+    assert_eq!(eventually(&test, lookup, "").await, "");
+    assert_eq!(test.cloud.inspect_record(&id("db")).await.unwrap(), None);
+    test.end().await;
+}
+
+/// Runs a script until it writes what is expected, or for a while; the resolver reads its names a moment later.
+async fn eventually(test: &TestCloud, script: &str, expected: &str) -> String {
+    let mut found = String::new();
+    for _ in 0..50 {
+        found = test.shell("web-1", script).await;
+        if found == expected {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    found
+}
