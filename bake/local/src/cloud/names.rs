@@ -2,12 +2,15 @@
 //!
 //! Main types: [`RecordSpec`], [`RecordView`].
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::keeper::{Keeper, quoted};
+use super::network::NetworkSpec;
 use super::place::{Lock, Place, make_folder, remove, write_whole};
 use super::{Change, Cidr, CloudError, Ensured, Id, Kind};
 
@@ -33,6 +36,8 @@ pub struct RecordView {
     pub served: bool,
 }
 
+/// How long the resolver may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 const FOLDER: &str = "names";
 const HOSTS: &str = "hosts";
 
@@ -78,7 +83,7 @@ pub(super) fn delete(place: &Place, id: &Id) -> Result<(), CloudError> {
 /// Answers names in a network, where it is not done yet. `lock` is the network's.
 pub(super) fn serve(place: &Place, network: &Id, cidr: Cidr, lock: &Lock) -> Result<(), CloudError> {
     let keeper = keeper(place, network);
-    if keeper.is_ready()? {
+    if are_served(place, network)? {
         return Ok(());
     }
     keeper.kill()?;
@@ -88,13 +93,22 @@ pub(super) fn serve(place: &Place, network: &Id, cidr: Cidr, lock: &Lock) -> Res
         spec.filter(|spec| spec.network == *network).map_or(Ok(()), |spec| write(place, &spec))?;
     }
     if keeper.start(&script(cidr), &[], lock)? {
-        return Ok(());
+        let end = Instant::now() + ANSWER;
+        while Instant::now() < end {
+            if are_served(place, network)? {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
     Err(CloudError::Start { kind: Kind::Network, id: network.clone(), console: keeper.console().tail() })
 }
 
+/// Whether names are answered: what answers them accepts connections too.
 pub(super) fn are_served(place: &Place, network: &Id) -> Result<bool, CloudError> {
-    Ok(keeper(place, network).is_ready()?)
+    let Some(NetworkSpec { cidr, .. }) = place.spec(Kind::Network, network)? else { return Ok(false) };
+    let address = SocketAddr::from((cidr.gateway(), 53));
+    Ok(keeper(place, network).is_ready()? && TcpStream::connect_timeout(&address, ANSWER).is_ok())
 }
 
 pub(super) fn stop(place: &Place, network: &Id) -> Result<(), CloudError> {
@@ -145,9 +159,9 @@ serve)
     # One that has just begun is ended by the signal; the next one reads all there is.
     trap 'kill -HUP "$child" 2>/dev/null || :' HUP
     while :; do
-        setpriv --no-new-privs --bounding-set=-all,+net_bind_service --inh-caps=-all -- \
+        setpriv --no-new-privs --bounding-set=-all,+net_bind_service,+setgid,+setuid --inh-caps=-all -- \
             dnsmasq --keep-in-foreground --conf-file=/dev/null --pid-file= --user=root --group=root \
-            --no-resolv --no-hosts --hostsdir="$PWD/{HOSTS}" --address=/#/ --local-ttl=1 \
+            --log-facility=- --no-resolv --no-hosts --hostsdir="$PWD/{HOSTS}" --address=/#/ --local-ttl=1 \
             --bind-interfaces --except-interface=lo {listen} 9>&- &
         child=$!
         : >ready
