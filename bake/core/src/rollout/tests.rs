@@ -4,3 +4,4 @@ mod build;
 mod properties;
 mod scripts;
 mod trial;
+mod turns;

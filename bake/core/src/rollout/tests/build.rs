@@ -2,8 +2,8 @@
 
 use crate::digest::Digest;
 use crate::rollout::{
-    Captured, CheckName, Existing, Fronting, InstanceId, Millis, Options, Pace, Preflight, Release, Request,
-    Strategy, Time,
+    Captured, CheckName, Existing, Fronting, InstanceId, Millis, Options, Pace, Portion, Preflight, Release,
+    Request, Strategy, Time,
 };
 
 pub(super) fn release(name: &str) -> Release {
@@ -49,4 +49,16 @@ pub(super) fn blue_green() -> Strategy {
         bake: Millis::from_secs(5),
         keep_old: Millis::from_secs(20),
     }
+}
+
+pub(super) fn canary() -> Strategy {
+    Strategy::Canary {
+        steps: vec![Portion::Instances(1), Portion::Percent(50)],
+        bake: Millis::from_secs(5),
+        pace: Pace::default(),
+    }
+}
+
+pub(super) fn quorum() -> Strategy {
+    Strategy::Quorum { member_check: None }
 }
