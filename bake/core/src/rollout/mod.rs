@@ -102,6 +102,7 @@
 //! `traffic.rs` (planning) and `steps.rs` (asking, results); `adopt.rs` restores what a torn journal lost. The
 //! model in `simulate.rs` drives all this in virtual time.
 
+mod absence;
 mod adopt;
 mod course;
 mod even;

@@ -45,7 +45,7 @@ pub struct Rollout {
     pub(crate) rollback_failures: u32,
     pub(crate) last_failure: Option<(InstanceId, Failure)>,
     pub(crate) paused: Option<Time>,
-    /// How long it was paused in all; deadlines do not count it.
+    /// How long it was paused or not driven in all; deadlines do not count it.
     pub(crate) paused_for: Millis,
     /// Noticed since the last decision.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

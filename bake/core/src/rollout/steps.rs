@@ -100,6 +100,7 @@ impl Rollout {
     /// decided after it was journalled: it is taken over, so that it is asked for again and never decided anew
     /// under another name.
     pub fn resume(&mut self, begun: &[Step], now: Time) {
+        self.pass_over(now.since(self.clock));
         let now = self.tick(now);
         for open in self.open.values_mut().filter(|open| open.ask == Ask::No) {
             open.ask = Ask::From(now);

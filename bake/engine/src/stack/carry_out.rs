@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
 
 use olbake_core::stack::plan::{Act, Action};
 use olbake_core::stack::record::{Intent, IntentAct, OperationKey};
@@ -81,7 +80,7 @@ pub(super) struct Work {
 impl Work {
     async fn act(&self, action: &Action) -> Result<(), StackError> {
         let Action { key, act, name, ty, .. } = action;
-        let started = Instant::now();
+        let started = self.site.clock.steady();
         self.site.say(StackEvent::ActionStarted {
             key: key.clone(),
             act: act.clone(),
@@ -89,7 +88,7 @@ impl Work {
             ty: ty.clone(),
         });
         let result = self.carry_out(action).await;
-        let seconds = started.elapsed().as_secs_f64();
+        let seconds = self.site.seconds_since(started);
         self.site.say(match &result {
             Ok(()) => StackEvent::ActionDone { key: key.clone(), seconds },
             Err(error) => StackEvent::ActionFailed { key: key.clone(), message: whole(error), seconds },

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use olbake_core::stack::planner::{self, Facts, Inventory, Wishes};
 use olbake_core::stack::{Declaration, Record, StackName, StackPlan, StackState, value};
@@ -17,8 +17,8 @@ use super::carry_out::{Ends, carry_out};
 use super::error::StackError;
 use super::event::StackEvent;
 use super::look::{inventory, resolve};
-use super::site::{Site, now};
-use crate::state::{Held, HoldOptions, StateStore, SystemClock, Viewed};
+use super::site::Site;
+use crate::state::{Held, HoldOptions, StateStore, Viewed};
 
 /// The states of stacks, and the place that they describe.
 #[derive(Clone)]
@@ -79,7 +79,7 @@ pub struct Changed {
 impl Stacks {
     /// What was applied to a stack; none where nothing ever was.
     pub async fn read(&self, stack: &StackName) -> Result<Option<Viewed<StackState>>, StackError> {
-        Ok(self.store.read::<StackState>(stack, &SystemClock).await?)
+        Ok(self.store.read::<StackState>(stack, &*self.site.clock).await?)
     }
 
     /// Plans a change without holding the stack.
@@ -125,7 +125,7 @@ impl Stacks {
 
     /// Changes a stack to what is declared.
     pub async fn change(&self, change: &Change<'_>, options: HoldOptions) -> Result<Changed, StackError> {
-        let started = Instant::now();
+        let started = self.site.clock.steady();
         let stack = &change.declaration.stack;
         let held = Arc::new(self.store.hold::<StackState>(stack, options).await?);
         let result = self.change_held(change, &held, started).await;
@@ -144,7 +144,7 @@ impl Stacks {
         &self,
         change: &Change<'_>,
         held: &Arc<Held<StackState>>,
-        started: Instant,
+        started: Duration,
     ) -> Result<Changed, StackError> {
         let Change { declaration, wishes, refresh, expected, approve } = change;
         let stack = &declaration.stack;
@@ -161,7 +161,7 @@ impl Stacks {
         let Preview { plan, .. } = preview;
         let ends = self.begin(&plan, held).await?;
         let outputs = self.end(&plan, held, ends, started).await?;
-        Ok(Changed { plan, outputs, seconds: started.elapsed().as_secs_f64() })
+        Ok(Changed { plan, outputs, seconds: self.site.seconds_since(started) })
     }
 
     async fn begin(&self, plan: &StackPlan, held: &Arc<Held<StackState>>) -> Result<Ends, StackError> {
@@ -169,7 +169,7 @@ impl Stacks {
             return Ok(Ends::default());
         }
         let images = plan.images.clone();
-        held.append(Record::Begun { plan: plan.digest(), images, at: now().0 }).await?;
+        held.append(Record::Begun { plan: plan.digest(), images, at: self.site.now().0 }).await?;
         let event = StackEvent::DeployStarted { stack: plan.stack.clone(), actions: plan.actions.len() };
         self.site.say(event);
         carry_out(&self.site, plan, held).await
@@ -180,7 +180,7 @@ impl Stacks {
         plan: &StackPlan,
         held: &Held<StackState>,
         ends: Ends,
-        started: Instant,
+        started: Duration,
     ) -> Result<BTreeMap<String, Value>, StackError> {
         let Ends { done, failures, skipped, cancelled } = ends;
         if !plan.is_empty() {
@@ -189,7 +189,7 @@ impl Stacks {
                 done,
                 failed: failures.len(),
                 skipped,
-                seconds: started.elapsed().as_secs_f64(),
+                seconds: self.site.seconds_since(started),
             });
         }
         if cancelled {
@@ -206,7 +206,7 @@ impl Stacks {
             .await?;
         if !(plan.is_empty() && written) {
             let references = plan.references.clone();
-            held.append(Record::Finished { outputs: outputs.clone(), references, at: now().0 }).await?;
+            held.append(Record::Finished { outputs: outputs.clone(), references, at: self.site.now().0 }).await?;
         }
         Ok(outputs)
     }

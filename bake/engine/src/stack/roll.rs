@@ -23,7 +23,7 @@ use super::event::StackEvent;
 use super::group::Group;
 use super::look::object;
 use super::provider::{Fleet, Launch, Life, Object, Provider, ProviderError, Seen};
-use super::site::{HookCommand, Site, now};
+use super::site::{HookCommand, Site};
 
 /// How often a group is looked at while nothing else happens.
 const TICK: Duration = Duration::from_millis(300);
@@ -114,13 +114,13 @@ impl<'a> Driver<'a> {
             let mut machine: Rollout = serde_json::from_value(written)
                 .map_err(|source| StackError::BadRollout { name: name.clone(), source })?;
             if machine.request().to == self.to && machine.request().desired == self.group.size {
-                machine.resume(&[], now());
+                machine.resume(&[], self.site().now());
                 return Ok(machine);
             }
             liens_left = machine.report().liens_left.into_iter().collect();
         }
         let request = self.request(liens_left).await?;
-        Ok(Rollout::begin(request, now())?)
+        Ok(Rollout::begin(request, self.site().now())?)
     }
 
     async fn request(&self, inherited_liens: BTreeSet<rollout::Lien>) -> Result<Request, StackError> {
@@ -191,7 +191,7 @@ impl<'a> Driver<'a> {
             }
             if !stopping {
                 let world = self.observe(machine).await?;
-                let decision = machine.next(&world, now());
+                let decision = machine.next(&world, self.site().now());
                 if !decision.steps.is_empty() || !decision.events.is_empty() {
                     self.write_down(machine).await?;
                 }
@@ -216,7 +216,7 @@ impl<'a> Driver<'a> {
             tokio::select! {
                 Some(ended) = steps.join_next(), if !steps.is_empty() => {
                     let (id, result) = ended?;
-                    machine.done(id, &result, now());
+                    machine.done(id, &result, self.site().now());
                 }
                 () = tokio::time::sleep(TICK) => {}
             }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use olbake_core::Digest;
-use olbake_core::rollout::{Availability, Wish};
+use olbake_core::rollout::{Availability, Time, Wish};
 use olbake_core::secret::SecretId;
 use olbake_core::stack::{Catalog, ResourceName, ResourceType, StackName};
 use zeroize::Zeroizing;
@@ -15,6 +15,7 @@ use super::error::StackError;
 use super::event::StackEvent;
 use super::provider::Provider;
 use crate::cancel::Cancel;
+use crate::state::{Clock, SystemClock};
 
 /// Where secrets' values come from.
 pub type SecretValues = Arc<dyn Fn(&SecretId) -> Result<Zeroizing<String>, String> + Send + Sync>;
@@ -59,6 +60,8 @@ pub struct Site {
     pub listener: Listener,
     /// What operators wish of rollouts that are under way.
     pub wishes: Wishes,
+    /// What time it is: by it rollouts wait and give up.
+    pub clock: Arc<dyn Clock>,
     /// Whether to stop.
     pub cancel: Cancel,
     /// How many actions run at the same time.
@@ -76,6 +79,7 @@ impl Site {
             images,
             listener: Arc::new(|_| {}),
             wishes: Arc::new(|_, _| Wish::Go),
+            clock: Arc::new(SystemClock),
             cancel: Cancel::never(),
             jobs: 8,
         }
@@ -86,13 +90,17 @@ impl Site {
         self.providers.get(ty.provider()).ok_or_else(|| StackError::NoProvider(ty.clone()))
     }
 
+    /// The time in milliseconds since the Unix epoch.
+    pub(super) fn now(&self) -> Time {
+        Time(self.clock.now().0)
+    }
+
+    /// Seconds since a moment of [`Clock::steady`].
+    pub(super) fn seconds_since(&self, started: Duration) -> f64 {
+        self.clock.steady().saturating_sub(started).as_secs_f64()
+    }
+
     pub(super) fn say(&self, event: StackEvent) {
         (self.listener)(event);
     }
-}
-
-/// The time in milliseconds since the Unix epoch.
-pub(super) fn now() -> olbake_core::rollout::Time {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    olbake_core::rollout::Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -1,0 +1,151 @@
+//! A process that changes a stack is killed at every call of journal and cloud; the next one finishes without a
+//! person. Nothing is lost, nothing is doubled, nothing is left behind, and the state is sound after each kill.
+#![allow(clippy::unwrap_used, reason = "a test stops where its preparations fail")]
+
+use std::sync::Arc;
+
+use olbake_core::stack::planner::Wishes;
+use olbake_core::stack::Declaration;
+use olbake_engine::state::Takeover;
+use olbake_testkit::cloud::{Among, Chosen, Cloud, Extent, Fault};
+use olbake_testkit::stacks::Hello;
+use serde_json::{Value, json};
+
+/// A change that is cut short everywhere.
+struct Sweep {
+    /// What is there before; none: nothing.
+    before: Option<Hello>,
+    /// What is to be; none: nothing.
+    after: Option<Hello>,
+    /// How many instances serve at least, and are there at most, whatever happens.
+    bounds: Option<Extent>,
+}
+
+impl Sweep {
+    fn declaration(&self) -> Declaration {
+        self.after.clone().or(self.before.clone()).unwrap().declare()
+    }
+
+    fn wishes(&self) -> Wishes {
+        Wishes { destroy: self.after.is_none(), ..Wishes::default() }
+    }
+
+    fn prepare(&self) -> Arc<Cloud> {
+        let cloud = Cloud::new();
+        if let Some(before) = &self.before {
+            cloud.bring(&before.declare());
+        }
+        cloud.with(olbake_testkit::cloud::World::watch);
+        cloud
+    }
+
+    /// How many calls the change makes when nothing happens.
+    fn calls(&self) -> usize {
+        let cloud = self.prepare();
+        cloud.faults.choose(None);
+        cloud.deploy(&self.declaration(), &self.wishes(), Takeover::Refuse).unwrap().unwrap();
+        let calls = cloud.faults.count(Among::Boundaries);
+        self.check(&cloud, "nothing went wrong");
+        calls
+    }
+
+    fn check(&self, cloud: &Arc<Cloud>, when: &str) {
+        let problems = cloud.check_settled(&self.declaration(), self.after.is_none());
+        assert!(problems.is_empty(), "{when}: {problems:#?}\n{:#?}", last_calls(cloud));
+        let Some(bounds) = self.bounds else { return };
+        let extent = cloud.with(|world| world.extent(&"web".parse().unwrap())).unwrap();
+        assert!(extent.least >= bounds.least && extent.most <= bounds.most, "{when}: {extent:?}");
+    }
+
+    /// Is killed at one call, and goes on.
+    fn kill(&self, chosen: Chosen) {
+        let cloud = self.prepare();
+        cloud.faults.choose(Some(chosen));
+        let when = format!("killed at call {} ({:?})", chosen.number, chosen.fault);
+        let ended = cloud.deploy(&self.declaration(), &self.wishes(), Takeover::Refuse);
+        assert!(ended.is_none(), "{when}: it went on to {ended:?}");
+        cloud.faults.choose(None);
+        assert_eq!(cloud.state(&self.declaration()).lint(), Vec::<String>::new(), "{when}");
+        let takeover = if chosen.number % 2 == 0 {
+            cloud.let_leases_end();
+            Takeover::Refuse
+        } else {
+            Takeover::Force
+        };
+        let ended = cloud.deploy(&self.declaration(), &self.wishes(), takeover).unwrap();
+        assert!(ended.is_ok(), "{when}: {ended:?}\n{:#?}", last_calls(&cloud));
+        self.check(&cloud, &when);
+    }
+
+    fn run(&self) {
+        for number in 0..self.calls() {
+            for fault in [Fault::HangBefore, Fault::HangHalfway, Fault::HangAfter] {
+                self.kill(Chosen { among: Among::Boundaries, number, fault });
+            }
+        }
+    }
+}
+
+fn last_calls(cloud: &Arc<Cloud>) -> Vec<String> {
+    let calls = cloud.faults.calls();
+    calls[calls.len().saturating_sub(60)..].iter().map(|call| format!("{}: {}", call.process, call.what)).collect()
+}
+
+fn with(strategy: Value) -> Hello {
+    Hello { strategy, ..Hello::default() }
+}
+
+#[test]
+fn create() {
+    Sweep { before: None, after: Some(Hello::default()), bounds: None }.run();
+}
+
+#[test]
+fn destroy() {
+    Sweep { before: Some(Hello::default()), after: None, bounds: None }.run();
+}
+
+/// A new network takes everything along: balancer and group are made first, the volume goes first.
+#[test]
+fn replace() {
+    let after = Hello { cidr: "10.1.0.0/24", ..Hello::default() };
+    Sweep { before: Some(Hello::default()), after: Some(after), bounds: None }.run();
+}
+
+#[test]
+fn update() {
+    let after = Hello { note: "second", size: 4, ..Hello::default() };
+    let bounds = Some(Extent { least: 3, most: 4 });
+    Sweep { before: Some(Hello::default()), after: Some(after), bounds }.run();
+}
+
+fn roll(strategy: &Value, least: usize, most: usize) {
+    let before = with(strategy.clone());
+    let after = Hello { image: "two", ..before.clone() };
+    Sweep { before: Some(before), after: Some(after), bounds: Some(Extent { least, most }) }.run();
+}
+
+#[test]
+fn rolling() {
+    roll(&json!({"kind": "rolling"}), 3, 4);
+}
+
+#[test]
+fn blue_green() {
+    roll(&json!({"kind": "blue_green", "weights": [50, 100], "bake": "1s", "keep_old": "1s"}), 3, 6);
+}
+
+#[test]
+fn canary() {
+    roll(&json!({"kind": "canary", "steps": ["1"], "bake": "1s"}), 3, 4);
+}
+
+#[test]
+fn quorum() {
+    roll(&json!({"kind": "quorum"}), 2, 3);
+}
+
+#[test]
+fn recreate() {
+    roll(&json!({"kind": "recreate"}), 0, 3);
+}

@@ -1,0 +1,175 @@
+//! A cloud in memory, and processes that come and go while it stays: what the tests of stacks are made of.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `world.rs` | objects, instances, and the rules between them |
+//! | `types.rs` | the types of objects |
+//! | `provider.rs` | the world as a provider |
+//! | `journal.rs` | journals in memory |
+//! | `faults.rs` | every call counted; one goes wrong |
+//! | `clock.rs` | time that passes only while nothing else happens |
+//!
+//! [`Cloud::run`] is the life of one process: what it does goes on until it ends or the chosen call hangs, and then
+//! everything that it had is dropped, as SIGKILL would.
+
+mod clock;
+mod faults;
+mod journal;
+mod provider;
+mod settled;
+mod types;
+mod world;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use olbake_core::Digest;
+use olbake_core::rollout::Availability;
+use olbake_engine::stack::{HookCommand, Site, Stacks};
+use olbake_engine::state::{
+    Clock, Heartbeat, HoldOptions, Holder, Process as ProcessId, StateStore, Takeover, Writer,
+};
+
+pub use clock::SimulatedClock;
+pub use faults::{Among, Call, Chosen, Fault, Faults, Nature};
+pub use types::catalog;
+pub use world::{Extent, Instance, Manner, Thing, World};
+
+use journal::Journals;
+
+/// What is known of images.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Images that cannot be launched.
+    pub availability: BTreeMap<Digest, Availability>,
+    /// The commands that images want run.
+    pub hooks: BTreeMap<Digest, Vec<HookCommand>>,
+}
+
+/// Everything that outlives a process.
+#[derive(Default)]
+pub struct Cloud {
+    /// What time it is.
+    pub clock: Arc<SimulatedClock>,
+    /// What goes wrong.
+    pub faults: Faults,
+    world: Mutex<World>,
+    settings: Mutex<Settings>,
+    journals: Mutex<Journals>,
+    processes: AtomicU32,
+    busy: AtomicUsize,
+    busiest: AtomicUsize,
+}
+
+/// A process, as the cloud and the journals see it.
+pub struct Process {
+    cloud: Arc<Cloud>,
+    number: u32,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}", self.number)
+    }
+}
+
+impl Cloud {
+    /// Nothing is there yet.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Looks at what is there, or changes it from outside.
+    pub fn with<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
+        let mut world = self.world.lock().expect("no thread panics with the world");
+        world.now = self.clock.steady();
+        let result = act(&mut world);
+        world.take_note();
+        result
+    }
+
+    /// What is known of images.
+    pub fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().expect("no thread panics with settings")
+    }
+
+    /// The most changes that were under way at the same time since this was asked last.
+    pub fn busiest(&self) -> usize {
+        self.busiest.swap(0, Ordering::SeqCst)
+    }
+
+    fn busy(&self) -> impl Drop + use<'_> {
+        struct Busy<'a>(&'a AtomicUsize);
+        impl Drop for Busy<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        let now = self.busy.fetch_add(1, Ordering::SeqCst) + 1;
+        self.busiest.fetch_max(now, Ordering::SeqCst);
+        Busy(&self.busy)
+    }
+
+    /// A new process: its own view of the cloud and the journals, and how it holds stacks.
+    pub fn process(self: &Arc<Self>) -> (Stacks, HoldOptions) {
+        let number = self.processes.fetch_add(1, Ordering::SeqCst) + 1;
+        let process = Arc::new(Process { cloud: self.clone(), number });
+        let mut site = Site::new(vec![process.clone()], process.clone());
+        site.clock = self.clock.clone();
+        (Stacks { store: StateStore::new(process), site }, self.options(number))
+    }
+
+    /// A process that cannot be looked at from here, so that only its lease says whether it lives.
+    fn options(&self, number: u32) -> HoldOptions {
+        let process = ProcessId {
+            pid: number,
+            started: 1,
+            boot: "b".into(),
+            namespace: "n".into(),
+            machine: "elsewhere".into(),
+        };
+        let holder = Holder {
+            who: format!("person-{number}"),
+            host: "far".into(),
+            process,
+            command: "olbake deploy".into(),
+            since: self.clock.now(),
+        };
+        HoldOptions {
+            holder,
+            writer: Writer::fixed(number.into()),
+            clock: self.clock.clone(),
+            ttl: HoldOptions::TTL,
+            heartbeat: Heartbeat::Task,
+            takeover: Takeover::Refuse,
+        }
+    }
+
+    /// Lets a process do something until it ends, or until the chosen call hangs; then everything that it had is
+    /// dropped. None: it was cut short so.
+    pub fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.expect("a runtime of one thread can be had");
+        let ended = runtime.block_on(async {
+            self.clock.start();
+            let ended = tokio::select! {
+                biased;
+                ended = work => Some(ended),
+                () = self.faults.hung() => None,
+            };
+            self.clock.stop();
+            ended
+        });
+        runtime.shutdown_background();
+        self.busy.store(0, Ordering::SeqCst);
+        ended
+    }
+
+    /// Lets so much time pass that no lease is left.
+    pub fn let_leases_end(&self) {
+        self.clock.advance(HoldOptions::TTL + Duration::from_secs(1));
+    }
+}
