@@ -1,8 +1,8 @@
 //! Declarations of stacks for tests and benchmarks, in the cloud of [`crate::cloud`].
 
 use olbake_core::Digest;
-use olbake_core::stack::value::Reference;
 use olbake_core::stack::declare::Declared;
+use olbake_core::stack::value::Reference;
 use olbake_core::stack::{Declaration, StackName};
 use serde_json::{Value, json};
 
@@ -26,7 +26,8 @@ pub fn output(resource: &str, name: &str) -> Value {
 pub fn resource(name: &str, ty: &str, inputs: &Value) -> Declared {
     let ty = ty.parse().expect("it is a type's name");
     let schema = catalog().get(&ty).expect("the cloud has the type").clone();
-    let inputs = schema.coerce(inputs.as_object().expect("properties have names")).expect("they fit the type");
+    let inputs =
+        schema.coerce(inputs.as_object().expect("properties have names")).expect("they fit the type");
     Declared::new(name.parse().expect("it is a resource's name"), ty, inputs)
 }
 

@@ -206,7 +206,8 @@ impl Stacks {
             .await?;
         if !(plan.is_empty() && written) {
             let references = plan.references.clone();
-            held.append(Record::Finished { outputs: outputs.clone(), references, at: self.site.now().0 }).await?;
+            held.append(Record::Finished { outputs: outputs.clone(), references, at: self.site.now().0 })
+                .await?;
         }
         Ok(outputs)
     }

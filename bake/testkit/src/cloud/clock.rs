@@ -34,6 +34,11 @@ impl SimulatedClock {
         }
     }
 
+    /// Another clock that shows the same.
+    pub(super) fn fork(&self) -> Self {
+        Self(Mutex::new(Ticks { passed: self.steady(), running: None }))
+    }
+
     /// Lets time pass between processes.
     pub fn advance(&self, by: Duration) {
         self.ticks().passed += by;

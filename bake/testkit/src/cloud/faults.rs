@@ -81,6 +81,7 @@ struct Book {
     calls: Vec<Call>,
     chosen: Option<Chosen>,
     numbers: [usize; 3],
+    boundaries: Vec<Nature>,
 }
 
 impl Default for Faults {
@@ -95,12 +96,18 @@ impl Faults {
         let mut book = self.book();
         book.chosen = chosen;
         book.numbers = [0; 3];
+        book.boundaries.clear();
         self.released.send_replace(false);
     }
 
     /// How many such calls there were since the last choice.
     pub fn count(&self, among: Among) -> usize {
         self.book().numbers[among as usize]
+    }
+
+    /// What each of [`Among::Boundaries`] since the last choice does.
+    pub fn boundaries(&self) -> Vec<Nature> {
+        self.book().boundaries.clone()
     }
 
     /// Every call so far.
@@ -123,11 +130,14 @@ impl Faults {
         let mut book = self.book();
         let reads = nature == Nature::Read;
         let boundary = !reads || book.calls.last().is_none_or(|last| last.nature != Nature::Read);
-        let counted =
-            [boundary, nature == Nature::Object, nature == Nature::Instance];
+        let counted = [boundary, nature == Nature::Object, nature == Nature::Instance];
         book.calls.push(Call { process, nature, what });
+        if boundary {
+            book.boundaries.push(nature);
+        }
         let mut fault = None;
-        for (among, counts) in [Among::Boundaries, Among::Objects, Among::Instances].into_iter().zip(counted) {
+        for (among, counts) in [Among::Boundaries, Among::Objects, Among::Instances].into_iter().zip(counted)
+        {
             if counts {
                 let number = book.numbers[among as usize];
                 book.numbers[among as usize] += 1;

@@ -14,7 +14,12 @@ use super::faults::{Fault, Nature};
 pub(super) type Journals = BTreeMap<ObjectKey, Vec<u8>>;
 
 impl Process {
-    async fn at_journal<T>(&self, nature: Nature, what: String, act: impl FnOnce(&mut Journals) -> T + Send) -> T {
+    async fn at_journal<T>(
+        &self,
+        nature: Nature,
+        what: String,
+        act: impl FnOnce(&mut Journals) -> T + Send,
+    ) -> T {
         let faults = &self.cloud.faults;
         let fault = faults.begin(self.number, nature, what);
         if fault == Some(Fault::HangBefore) {
@@ -61,7 +66,8 @@ impl Objects for Process {
 
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<Vec<ObjectKey>, StoreError> {
         let list = |journals: &mut Journals| {
-            let wanted = |key: &&ObjectKey| key.as_str().starts_with(prefix) && after.is_none_or(|after| *key > after);
+            let wanted =
+                |key: &&ObjectKey| key.as_str().starts_with(prefix) && after.is_none_or(|after| *key > after);
             journals.keys().filter(wanted).cloned().collect()
         };
         Ok(self.at_journal(Nature::Read, format!("list {prefix}"), list).await)

@@ -91,6 +91,26 @@ impl Cloud {
         result
     }
 
+    /// Another cloud, with the same in it.
+    pub fn fork(&self) -> Arc<Self> {
+        let journals = self.journals.lock().expect("no thread panics with a journal").clone();
+        Arc::new(Self {
+            clock: Arc::new(self.clock.fork()),
+            world: Mutex::new(self.with(|world| world.clone())),
+            settings: Mutex::new(self.settings().clone()),
+            journals: Mutex::new(journals),
+            processes: AtomicU32::new(self.processes.load(Ordering::SeqCst)),
+            ..Self::default()
+        })
+    }
+
+    /// Stands for all that outlives processes, but for the time.
+    pub fn fingerprint(&self) -> Digest {
+        let journals = self.journals.lock().expect("no thread panics with a journal");
+        let world = self.with(|world| format!("{:?} {:?}", world.things, world.instances));
+        Digest::of(format!("{world} {:?}", *journals).as_bytes())
+    }
+
     /// What is known of images.
     pub fn settings(&self) -> MutexGuard<'_, Settings> {
         self.settings.lock().expect("no thread panics with settings")

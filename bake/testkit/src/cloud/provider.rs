@@ -10,10 +10,10 @@ use olbake_engine::stack::provider::{Fleet, Launch, Live, Object, Provider, Prov
 use olbake_engine::stack::{HookCommand, Images, StackError};
 use serde_json::{Map, Value};
 
+use super::Process;
 use super::faults::{Fault, Nature};
 use super::types::catalog;
 use super::world::World;
-use super::Process;
 
 /// How long a change takes.
 const LATENCY: Duration = Duration::from_millis(50);
@@ -122,7 +122,12 @@ impl Fleet for Process {
         self.call(Nature::Instance, format!("weigh {}", group.id), |world, _| world.weigh(weights)).await
     }
 
-    async fn drain(&self, _group: &Object, _inputs: &Values, instance: &InstanceId) -> Result<(), ProviderError> {
+    async fn drain(
+        &self,
+        _group: &Object,
+        _inputs: &Values,
+        instance: &InstanceId,
+    ) -> Result<(), ProviderError> {
         let drain = |world: &mut World, _| {
             world.drain(instance);
             Ok(())
@@ -130,7 +135,12 @@ impl Fleet for Process {
         self.call(Nature::Instance, format!("drain {instance}"), drain).await
     }
 
-    async fn detach(&self, _group: &Object, _inputs: &Values, instance: &InstanceId) -> Result<(), ProviderError> {
+    async fn detach(
+        &self,
+        _group: &Object,
+        _inputs: &Values,
+        instance: &InstanceId,
+    ) -> Result<(), ProviderError> {
         let detach = |world: &mut World, _| {
             world.detach(instance);
             Ok(())

@@ -26,8 +26,13 @@ impl Cloud {
     ) -> Option<Result<Changed, StackError>> {
         let (stacks, mut options) = self.process();
         options.takeover = takeover;
-        let change =
-            Change { declaration, wishes, refresh: Refresh::Look, expected: None, approve: &|_: &Preview| Ok(()) };
+        let change = Change {
+            declaration,
+            wishes,
+            refresh: Refresh::Look,
+            expected: None,
+            approve: &|_: &Preview| Ok(()),
+        };
         self.run(async move { stacks.change(&change, options).await })
     }
 
@@ -53,7 +58,11 @@ impl Cloud {
     }
 
     /// Plans a change.
-    pub fn preview(self: &Arc<Self>, declaration: &Declaration, wishes: &Wishes) -> Result<Preview, StackError> {
+    pub fn preview(
+        self: &Arc<Self>,
+        declaration: &Declaration,
+        wishes: &Wishes,
+    ) -> Result<Preview, StackError> {
         let (stacks, _) = self.process();
         let preview = self.run(async { stacks.preview(declaration, wishes, Refresh::Look).await });
         preview.expect("nothing hangs")
@@ -67,7 +76,9 @@ impl Cloud {
         match self.preview(declaration, &wishes(destroyed)) {
             Ok(preview) => {
                 let actions = preview.plan.actions.iter();
-                found.extend(actions.map(|action| format!("still to do: {} {:?}", action.key, action.reasons)));
+                found.extend(
+                    actions.map(|action| format!("still to do: {} {:?}", action.key, action.reasons)),
+                );
                 found.extend(preview.holder.map(|holder| format!("it is held by {holder}")));
             }
             Err(error) => found.push(format!("it cannot be planned: {error:?}")),
@@ -80,10 +91,13 @@ impl Cloud {
         let (stacks, _) = self.process();
         let orphans = self.run(async { stacks.orphans(&declaration.stack).await });
         match orphans.expect("nothing hangs") {
-            Ok(orphans) => found.extend(orphans.iter().map(|object| format!("no state knows of {}", object.id))),
+            Ok(orphans) => {
+                found.extend(orphans.iter().map(|object| format!("no state knows of {}", object.id)))
+            }
             Err(error) => found.push(format!("orphans cannot be found: {error:?}")),
         }
-        let declared = if destroyed { Declaration::new(declaration.stack.clone()) } else { declaration.clone() };
+        let declared =
+            if destroyed { Declaration::new(declaration.stack.clone()) } else { declaration.clone() };
         found.extend(self.with(|world| differences(world, &declared, &state)));
         found
     }
@@ -100,7 +114,9 @@ fn differences(world: &World, declared: &Declaration, state: &StackState) -> Vec
     let known: BTreeSet<&ObjectId> = state.resources.values().map(|applied| &applied.id).collect();
     let there: BTreeSet<&ObjectId> = world.things.keys().collect();
     found.extend(there.symmetric_difference(&known).map(|id| format!("state and cloud differ in {id}")));
-    found.extend(world.things.values().filter(|thing| !thing.whole).map(|t| format!("in parts: {}", t.object.id)));
+    found.extend(
+        world.things.values().filter(|thing| !thing.whole).map(|t| format!("in parts: {}", t.object.id)),
+    );
     if known.len() != declared.resources.len() {
         found.push(format!("{} objects for {} resources", known.len(), declared.resources.len()));
     }
@@ -115,7 +131,12 @@ fn differences(world: &World, declared: &Declaration, state: &StackState) -> Vec
             found.push(format!("{} runs {images:?}", resource.name));
         }
         if world.serving(&applied.id) != group.size as usize {
-            found.push(format!("{} of {} serve in {}", world.serving(&applied.id), group.size, resource.name));
+            found.push(format!(
+                "{} of {} serve in {}",
+                world.serving(&applied.id),
+                group.size,
+                resource.name
+            ));
         }
     }
     found

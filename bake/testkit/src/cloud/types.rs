@@ -42,6 +42,12 @@ fn group() -> TypeSchema {
     group::properties(TypeSchema::group("a group of instances"))
         .takes("network", Type::Str, Change::Replace, "where it is")
         .takes_or("load_balancer", Type::Str.or_none(), Value::Null, Change::InPlace, "in front of it")
-        .takes_or("boot", Type::Str.or_none(), Value::Null, Change::Rollout, "what instances are told when they boot")
+        .takes_or(
+            "boot",
+            Type::Str.or_none(),
+            Value::Null,
+            Change::Rollout,
+            "what instances are told when they boot",
+        )
         .gives("group_id", Type::Str, "its id")
 }

@@ -72,7 +72,7 @@ pub struct Extent {
 }
 
 /// Everything that is there.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct World {
     pub(super) now: Duration,
     /// The objects.
@@ -97,7 +97,12 @@ fn text<'a>(values: &'a Values, name: &str) -> Option<&'a str> {
 
 impl World {
     /// Makes an object; in part only, where its maker is cut short.
-    pub(super) fn create(&mut self, object: &Object, inputs: &Values, whole: bool) -> Result<Values, ProviderError> {
+    pub(super) fn create(
+        &mut self,
+        object: &Object,
+        inputs: &Values,
+        whole: bool,
+    ) -> Result<Values, ProviderError> {
         self.check_neighbours(object, inputs)?;
         let there = self.things.entry(object.id.clone()).or_insert_with(|| Thing {
             object: object.clone(),
@@ -184,8 +189,14 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn attach(&mut self, inputs: &Values, id: &InstanceId, weight: u32) -> Result<(), ProviderError> {
-        let balancer = text(inputs, "load_balancer").ok_or_else(|| failed("there is no balancer".to_owned()))?;
+    pub(super) fn attach(
+        &mut self,
+        inputs: &Values,
+        id: &InstanceId,
+        weight: u32,
+    ) -> Result<(), ProviderError> {
+        let balancer =
+            text(inputs, "load_balancer").ok_or_else(|| failed("there is no balancer".to_owned()))?;
         if !self.things.keys().any(|id| id.as_str() == balancer) {
             return Err(failed(format!("there is no balancer `{balancer}`")));
         }
@@ -281,10 +292,13 @@ impl World {
 
     /// Whether requests reach an instance and are answered.
     fn serves(&self, instance: &Instance) -> bool {
-        let balancer = self.things.get(&instance.group).and_then(|group| text(&group.inputs, "load_balancer"));
+        let balancer =
+            self.things.get(&instance.group).and_then(|group| text(&group.inputs, "load_balancer"));
         let reached = match (balancer, &instance.attached) {
             (None, _) => true,
-            (Some(balancer), Some((to, weight))) => to == balancer && *weight > 0 && instance.draining.is_none(),
+            (Some(balancer), Some((to, weight))) => {
+                to == balancer && *weight > 0 && instance.draining.is_none()
+            }
             (Some(_), None) => false,
         };
         reached && self.is_well(instance)
@@ -328,7 +342,9 @@ impl World {
 
     /// The images of a resource's instances.
     pub fn images(&self, name: &ResourceName) -> Vec<Digest> {
-        let of = |instance: &&Instance| self.things.get(&instance.group).is_some_and(|thing| thing.object.name == *name);
+        let of = |instance: &&Instance| {
+            self.things.get(&instance.group).is_some_and(|thing| thing.object.name == *name)
+        };
         self.instances.values().filter(of).filter_map(image_of).collect()
     }
 }
