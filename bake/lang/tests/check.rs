@@ -57,7 +57,12 @@ fn what_new_writes_passes_check_and_nothing_is_overwritten() {
     let text = fs::read_to_string(&image).expect("a file");
     fs::write(&image, text.replace("[]", "[use(\"//components/my-service\", message = \"hi\")]"))
         .expect("a file");
+    let written = scaffold::project(root, "applications/hello").expect("written");
+    assert_eq!(written, ["stacks/applications/hello/stack.star", "stacks/applications/hello/QA.toml"]);
+    assert_eq!(scaffold::project(root, "applications.hello").expect_err("refused").0[0].code, "exists");
+    assert_eq!(scaffold::project(root, "Hello").expect_err("refused").0[0].code, "name");
     let workspace = Workspace::load(root).expect("a workspace");
+    assert_eq!(workspace.projects(), ["applications.hello"]);
     let found = workspace.check(&inputs());
     assert!(found.0.is_empty(), "{found}");
     assert_eq!(workspace.images().len(), 1);

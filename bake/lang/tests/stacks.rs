@@ -124,3 +124,17 @@ fn bad_values_for_a_resource_come_together() {
     );
     assert_snapshot!(wrong(&made, "a.QA", &offline()));
 }
+
+#[test]
+fn ten_thousand_resources_in_a_loop() {
+    let made = body(
+        "network = local.network(\"network\", cidr = \"10.0.0.0/8\")\n\
+         before = network\n\
+         for i in range(9999):\n    \
+             before = local.balancer(f\"lb-{i}\", network = network.network_id, port = 1 + i, depends_on = [before])\n\
+         output(\"address\", before.address)",
+    );
+    let declaration = evaluate(&made, "a.QA", &offline()).declaration;
+    assert_eq!(declaration.resources.len(), 10_000);
+    assert_eq!(declaration.resources[9999].dependencies().len(), 2);
+}

@@ -72,7 +72,15 @@ impl Reading<'_> {
             .collect();
         let resolved = resolve(&Schema { name: self.schema.name.clone(), fields }, &open);
         configuration.settings = resolved.settings;
-        configuration.problems.extend(resolved.problems.into_iter().map(|problem| self.reworded(problem)));
+        // One that is given and refused is not missing.
+        let given = |problem: &Diagnostic| {
+            self.document
+                .values
+                .iter()
+                .any(|entry| problem.message == format!("`{}.{}` has no value", self.schema.name, entry.key))
+        };
+        let problems = resolved.problems.into_iter().filter(|problem| !given(problem));
+        configuration.problems.extend(problems.map(|problem| self.reworded(problem)));
         self.secrets(&secret, &mut configuration);
         configuration
     }
@@ -210,9 +218,14 @@ impl Reading<'_> {
     }
 
     fn in_the_open(&self, name: &str, given: &Given) -> Diagnostic {
-        let by = given.name.as_ref().map_or_else(String::new, |by| format!(" by `{by}`"));
+        let by = match (&given.name, &given.span) {
+            (Some(name), _) => format!(" by `{name}`"),
+            // Not as the diagnostic's place: what stands there would be drawn.
+            (None, Some(span)) => format!(" in `{}`", span.location()),
+            (None, None) => String::new(),
+        };
         let text = format!("`{}.{name}` is secret and is given in the open{by}", self.schema.name);
-        Diagnostic::error("secret-in-the-open", text).at(given.span.clone()).help(self.how_to_seal(name))
+        Diagnostic::error("secret-in-the-open", text).help(self.how_to_seal(name))
     }
 
     fn how_to_seal(&self, name: &str) -> String {

@@ -23,6 +23,9 @@ pub(crate) fn finish(workspace: &Workspace, recording: StackRecording) -> Result
     problems.extend(circle(&recording));
     problems.extend(unknown_images(workspace, &recording));
     if !problems.is_empty() {
+        problems.sort_by_key(|problem| {
+            problem.span.as_ref().map(|span| (span.file.clone(), span.line, span.column))
+        });
         return Err(unique(problems));
     }
     let references = recording.references.into_inner();
