@@ -143,6 +143,8 @@ pub(crate) enum New {
     Component,
     /// An image, in images/NAME.
     Image,
+    /// A project, in stacks/NAME: applications/hello.
+    Project,
 }
 
 #[derive(Args, Debug)]

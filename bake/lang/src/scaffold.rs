@@ -6,6 +6,7 @@ use std::io::Write as _;
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::diagnostic::{Diagnostic, Diagnostics};
 use olbake_core::names::NameError;
+use olbake_core::stack::StackName;
 use olbake_core::{ComponentName, ImageName};
 
 const COMPONENT: &str = r#"# What it installs, how it is configured, and how a fresh boot shows that it works.
@@ -31,6 +32,37 @@ const IMAGE: &str = r#"image(
     components = [],
 )
 "#;
+
+const PROJECT: &str = r#"# What it has in each environment. `QA.toml` beside this file is the configuration of one of its stacks.
+Config = settings(
+    name = "NAME",
+    fields = {
+        "greeting": setting(str, default = "hello", doc = "What the output says"),
+    },
+)
+
+def stack(c, ctx):
+    # Resources go here, such as `network = local.network("network", …)`; other stacks read the outputs.
+    output("greeting", f"{c.greeting} from {ctx.name}")
+
+project(config = Config, stack = stack)
+"#;
+
+const CONFIGURATION: &str = r#"# The configuration of PROJECT.QA: a line `NAME = VALUE` for each setting that differs from its default.
+"#;
+
+/// Writes a project, named by its folders below `stacks/`; refuses where there is one. Returns the files.
+pub fn project(root: &Utf8Path, name: &str) -> Result<Vec<Utf8PathBuf>, Diagnostics> {
+    let name = name.strip_prefix("stacks/").unwrap_or(name).trim_end_matches('/').replace('/', ".");
+    let stack: StackName = format!("{name}.QA").parse().map_err(misnamed)?;
+    let folder = format!("stacks/{}", stack.project_folder());
+    let settings: ComponentName = name.rsplit('.').next().unwrap_or_default().parse().map_err(misnamed)?;
+    let recipe = PROJECT.replace("NAME", settings.as_str());
+    let mut files = write(root, &format!("{folder}/stack.star"), &recipe)?;
+    let configuration = CONFIGURATION.replace("PROJECT", stack.project());
+    files.extend(write(root, &format!("{folder}/QA.toml"), &configuration)?);
+    Ok(files)
+}
 
 /// Writes a component; refuses where there is one. Returns the files.
 pub fn component(root: &Utf8Path, name: &str) -> Result<Vec<Utf8PathBuf>, Diagnostics> {

@@ -1,4 +1,4 @@
-//! `olbake new component|image NAME`: the least that passes `olbake check`.
+//! `olbake new component|image|project NAME`: the least that passes `olbake check`.
 
 use olbake_lang::scaffold;
 use serde::Serialize;
@@ -19,6 +19,7 @@ pub(super) fn run(args: &NewArgs, context: &mut Context) -> Result {
     let files = match args.what {
         New::Component => scaffold::component(&root, &args.name),
         New::Image => scaffold::image(&root, &args.name),
+        New::Project => scaffold::project(&root, &args.name),
     };
     // A name that cannot be one or is taken: the command is wrong, not a recipe.
     let files = files.map_err(|problems| CliError { kind: Kind::User, ..problems.into() })?;
