@@ -38,7 +38,7 @@ pub(crate) enum Command {
     Why(WhyArgs),
     /// Say where a setting's value comes from.
     Explain(ExplainArgs),
-    /// Write a new component or image.
+    /// Write a new component, image or project.
     New(NewArgs),
     /// Bake images: only what changed, verified on a fresh boot, registered.
     Bake(BakeArgs),

@@ -234,6 +234,9 @@ fn stacks_in_a_circle() {
     assert_snapshot!(found.0);
 }
 
+/// What a state says of another stack.
+type Answer = fn() -> Result<OtherStack, Box<Diagnostic>>;
+
 #[test]
 fn stacks_that_read_others() {
     let made = stacks(&[
@@ -247,7 +250,7 @@ fn stacks_that_read_others() {
     assert_eq!(order, ["b.QA", "a.QA"]);
     let mut found = Found::default();
     found.note("check", &draw(&made.workspace, &made.workspace.check(&inputs())));
-    let answers: [(&str, fn() -> Result<OtherStack, Box<Diagnostic>>); 3] = [
+    let answers: [(&str, Answer); 3] = [
         ("never deployed", || Ok(OtherStack::NeverDeployed)),
         ("a missing output", || Ok(OtherStack::Deployed([("x".to_owned(), 1.into())].into()))),
         ("a state that cannot be read", || Err(Box::new(Diagnostic::error("state", "the state is torn")))),
