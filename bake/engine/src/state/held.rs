@@ -45,6 +45,7 @@ pub struct Closed {
 #[derive(Debug)]
 struct Shared<F> {
     stack: StackName,
+    epoch: u64,
     options: HoldOptions,
     state: RwLock<F>,
     version: std::sync::Mutex<Digest>,
@@ -80,6 +81,7 @@ impl<F: Fold> Held<F> {
         let epoch = cell.found.head.epoch;
         let shared = Arc::new(Shared {
             stack: cell.stack.clone(),
+            epoch,
             state: RwLock::new(state),
             version: std::sync::Mutex::new(mark.tip),
             cell: Mutex::new(cell),
@@ -105,6 +107,11 @@ impl<F: Fold> Held<F> {
     /// The stack.
     pub fn stack(&self) -> &StackName {
         &self.shared.stack
+    }
+
+    /// The epoch that this hold writes: larger than that of every hold before it.
+    pub fn epoch(&self) -> u64 {
+        self.shared.epoch
     }
 
     /// Looks at the state: all that was appended and is durable, and nothing else.
