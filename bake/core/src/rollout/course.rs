@@ -1,6 +1,7 @@
 //! Judging: whether the strategy's next step is passed, whether the goal is reached, whether to turn back or stop.
 
-use super::member::{Origin, Stage};
+use super::even::count;
+use super::member::{Member, Origin, Stage};
 use super::outcome::{Event, Outcome, Waiting, Why};
 use super::request::Options;
 use super::state::{Course, LienState, Rollout, Turn};
@@ -16,6 +17,12 @@ impl Rollout {
         }
         let options = &self.request.options;
         match &self.course {
+            Course::Forward | Course::Back { .. }
+                if self.rollback_failures > options.max_rollback_failures =>
+            {
+                let why = self.too_many(self.rollback_failures, options.max_rollback_failures);
+                self.hold(why, now);
+            }
             Course::Forward => {
                 if let Some(why) = self.objection(now) {
                     self.turn_back(why, now);
@@ -23,10 +30,7 @@ impl Rollout {
             }
             Course::Back { since, .. } => {
                 let after = now.since(*since);
-                if self.rollback_failures > options.max_rollback_failures {
-                    let why = self.too_many(self.rollback_failures, options.max_rollback_failures);
-                    self.hold(why, now);
-                } else if after >= options.rollback_deadline {
+                if after >= options.rollback_deadline {
                     self.hold(Why::TooLong { after }, now);
                 }
             }
@@ -39,9 +43,8 @@ impl Rollout {
         if self.failures > options.max_failures {
             return Some(self.too_many(self.failures, options.max_failures));
         }
-        let idle = now.since(self.progress);
-        if !self.is_watching() && idle >= options.progress_deadline {
-            return Some(Why::NoProgress { after: idle });
+        if now >= self.idle_since() + options.progress_deadline {
+            return Some(Why::NoProgress { after: now.since(self.idle_since()) });
         }
         let after = Millis(now.since(self.began).0.saturating_sub(self.paused_for.0));
         (after >= self.deadline()).then_some(Why::TooLong { after })
@@ -56,9 +59,11 @@ impl Rollout {
         }
     }
 
-    /// It waits on purpose: nothing is expected to get better meanwhile.
-    pub(crate) fn is_watching(&self) -> bool {
-        self.gate.since.is_some() || self.baking.is_some()
+    /// Since when nothing got better, although something was expected to: while the group is watched, nothing is.
+    pub(crate) fn idle_since(&self) -> Time {
+        let gate = self.gate.since.map(|since| since + self.gate_time());
+        let baked = self.baking.map(|since| since + self.bake_time());
+        [gate, baked].into_iter().flatten().fold(self.progress, Time::max)
     }
 
     /// How long going forward may take in all: as told, or as long as one instance after the other may take.
@@ -99,13 +104,16 @@ impl Rollout {
         if self.gate.passed >= self.gates() {
             return false;
         }
-        if !self.gate_holds(turn) {
+        // Watching goes on while nothing is known against anyone; to pass, everyone must be seen well.
+        let holds = self.gate_holds(turn, Member::is_available);
+        let stands = self.gate.since.is_some() && self.gate_holds(turn, Member::seems_well);
+        if !holds && !stands {
             self.gate.since = None;
             return false;
         }
         let since = *self.gate.since.get_or_insert(turn.now);
         let until = since + self.gate_time();
-        if turn.now < until || self.paused.is_some() {
+        if turn.now < until || self.paused.is_some() || !holds {
             turn.waiting.push(Waiting::Bake { until });
             return false;
         }
@@ -117,15 +125,14 @@ impl Rollout {
     }
 
     /// The strategy's present step is reached: as many canaries as meant, or traffic as meant.
-    fn gate_holds(&self, turn: &Turn<'_>) -> bool {
+    fn gate_holds(&self, turn: &Turn<'_>, well: fn(&Member) -> bool) -> bool {
         let leaves = self.members.iter().any(|member| member.stage.is_leaving());
+        let all = count(self.members.iter().filter(|member| well(member)));
+        let new =
+            count(self.members.iter().filter(|member| well(member) && member.release == self.request.to));
         match self.canaries() {
-            Some(canaries) => {
-                let new = self.members.iter().filter(|member| member.release == self.request.to);
-                let well = super::even::count(new.filter(|member| member.is_available()));
-                !leaves && well >= canaries && self.available() >= canaries + self.old_beside(canaries)
-            }
-            None => !leaves && self.new_set_is_well() && self.weights_are_set(turn.world),
+            Some(canaries) => !leaves && new >= canaries && all >= canaries + self.old_beside(canaries),
+            None => !leaves && new >= self.request.desired && self.weights_are_set(turn.world),
         }
     }
 
@@ -141,14 +148,16 @@ impl Rollout {
     }
 
     /// All instances that there are are of the goal's release, as many as meant, in service and healthy.
-    fn goal_is_reached(&self) -> bool {
+    fn goal_is_reached(&self, well: fn(&Member) -> bool) -> bool {
         let Some((release, size)) = self.goal() else { return self.alive() == 0 && self.open.is_empty() };
-        let well = self.members.iter().filter(|member| member.is_available() && member.release == release);
-        super::even::count(well) == size && self.alive() == size && self.open.is_empty()
+        let there = count(self.members.iter().filter(|member| well(member) && member.release == release));
+        there == size && self.alive() == size && self.open.is_empty()
     }
 
     fn finish_forward(&mut self, turn: &mut Turn<'_>) -> bool {
-        if self.gate.passed < self.gates() || !self.goal_is_reached() {
+        let reached = self.goal_is_reached(Member::is_available);
+        let stands = self.baking.is_some() && self.goal_is_reached(Member::seems_well);
+        if self.gate.passed < self.gates() || !(reached || stands) {
             self.baking = None;
             return false;
         }
@@ -160,7 +169,7 @@ impl Rollout {
             }
         }
         let until = self.baking.unwrap_or(turn.now) + self.bake_time();
-        if turn.now < until || self.paused.is_some() {
+        if turn.now < until || self.paused.is_some() || !reached {
             turn.waiting.push(Waiting::Bake { until });
             return false;
         }
@@ -177,7 +186,8 @@ impl Rollout {
 
     fn finish_back(&mut self, turn: &Turn<'_>) -> bool {
         let Course::Back { why, .. } = &self.course else { return false };
-        if !self.goal_is_reached() || (self.shifts() && !self.weights_are_set(turn.world)) {
+        if !self.goal_is_reached(Member::is_available) || (self.shifts() && !self.weights_are_set(turn.world))
+        {
             return false;
         }
         let outcome = match why {
@@ -250,6 +260,6 @@ impl Rollout {
             && !self.shifts()
             && self.decided == 0
             && self.members.iter().all(|member| member.stage != Stage::Found)
-            && self.goal_is_reached()
+            && self.goal_is_reached(Member::is_available)
     }
 }

@@ -89,8 +89,7 @@ impl Rollout {
         if !self.shifts() && matches!(strategy, Strategy::BlueGreen { .. }) {
             return self.goal_size().saturating_add(1);
         }
-        let captured = self.request.from.map_or(0, |from| from.size);
-        let other = if self.is_forward() { captured } else { self.request.desired };
+        let other = if self.is_forward() { self.request.others() } else { self.request.desired };
         strategy.most(self.goal_size(), other)
     }
 
@@ -113,15 +112,19 @@ impl Rollout {
         }
     }
 
+    /// Instances are on their way into service or out of it.
+    pub(crate) fn moves(&self) -> bool {
+        self.members.iter().any(|member| {
+            member.stage.is_leaving() || (member.stage.is_arriving() && member.failure.is_none())
+        })
+    }
+
     /// Failing instances hold up everything: nothing moves, and either a new instance has shown that one can be
     /// healthy, or there is no room to try one.
     fn is_stuck(&self) -> bool {
-        let moves = self.members.iter().any(|member| {
-            member.stage.is_leaving() || (member.stage.is_arriving() && member.failure.is_none())
-        });
         let shown =
             self.members.iter().any(|member| member.origin == Origin::Launched && member.is_available());
-        !moves && (shown || self.most() <= self.goal_size())
+        !self.moves() && (shown || self.alive() >= self.most())
     }
 
     /// Lets instances stay that were leaving and are wanted again, where that can still be undone.

@@ -34,6 +34,10 @@ impl Rollout {
         }
         match self.members[index].stage {
             Stage::Found => self.look_at_found(index, seen, now),
+            // It was attached, and the balancer forgot it before it had noticed that it is well.
+            Stage::Joining if self.was_forgotten(index, seen, now) => {
+                self.enter(index, Stage::Attaching, now)
+            }
             // What the balancer shows is attached, whatever the step's attempts said.
             Stage::Attaching if is_in(seen) && self.is_free(index) => self.enter(index, Stage::Joining, now),
             Stage::Booting | Stage::Joining | Stage::Attaching => self.look_at_arriving(index, now),
@@ -96,6 +100,16 @@ impl Rollout {
             }
             _ => {}
         }
+    }
+
+    /// Attached a while ago, and not in the balancer: it takes some time to show what it was told.
+    fn was_forgotten(&self, index: usize, seen: Option<&Seen>, now: Time) -> bool {
+        let member = &self.members[index];
+        let options = &self.request.options;
+        let late = now.since(member.arriving_since) >= options.health_deadline;
+        let waited = !late && now.since(member.stage_since) >= options.step_backoff;
+        let out = seen.is_some_and(|seen| seen.attachment == Attachment::Out);
+        waited && out && member.failure.is_none() && member.alive
     }
 
     fn boot_is_over(&mut self, index: usize, now: Time) {

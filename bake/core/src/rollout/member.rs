@@ -191,6 +191,11 @@ impl Member {
         self.stage == Stage::InService && self.health == Health::Healthy && self.failure.is_none()
     }
 
+    /// It is in service, and nothing is held against it, whether it can be seen just now or not.
+    pub(crate) fn seems_well(&self) -> bool {
+        self.stage == Stage::InService && self.failure.is_none()
+    }
+
     /// It is there, or coming, and nothing is held against it.
     pub(crate) fn is_kept(&self) -> bool {
         self.failure.is_none() && (self.stage.is_arriving() || self.stage == Stage::InService)

@@ -118,7 +118,8 @@ pub struct Options {
     pub bake: Millis,
     /// How many instances of the new release may fail before it is found wanting.
     pub max_failures: u32,
-    /// How many instances may fail while going back before the rollout is held.
+    /// How many instances of the old release may fail before the rollout is held: while going back, and those
+    /// that take the place of old ones meanwhile and never come into service.
     pub max_rollback_failures: u32,
     /// What happens when the new release is found wanting.
     pub on_failure: OnFailure,
@@ -299,6 +300,13 @@ impl Request {
         self.from.is_some_and(|from| from.release != self.to)
     }
 
+    /// How many instances there are, or are meant to be, of other releases than the new one.
+    pub(crate) fn others(&self) -> u32 {
+        let there = self.existing.iter().filter(|existing| existing.release != self.to).count();
+        let captured = self.from.filter(|from| from.release != self.to).map_or(0, |from| from.size);
+        u32::try_from(there).unwrap_or(u32::MAX).max(captured)
+    }
+
     /// Checks everything that can be checked before the first step.
     pub fn check(&self) -> Result<(), PreflightError> {
         let mut refusals = Vec::new();
@@ -344,7 +352,7 @@ impl Request {
     fn check_room(&self, refusals: &mut Vec<Refusal>) {
         let Some(room) = self.preflight.room else { return };
         let here = u32::try_from(self.existing.len()).unwrap_or(u32::MAX);
-        let most = self.options.strategy.most(self.desired, self.from.map_or(0, |from| from.size));
+        let most = self.options.strategy.most(self.desired, self.others());
         let floor = if self.replaces() { most } else { self.desired };
         let needed = floor.saturating_sub(here);
         if needed > room {

@@ -63,7 +63,7 @@ impl Rollout {
     fn plan_quorum(&mut self, goal: Option<(Release, u32)>, turn: &mut Turn<'_>) {
         let vacant = self.vacant(goal);
         let bootstraps = self.members.iter().all(|member| member.stage != Stage::InService);
-        let moves = self.members.iter().any(|member| member.stage.is_arriving() || member.stage.is_leaving());
+        let moves = self.moves();
         if let (Some((release, _)), Some(&first)) = (goal, vacant.first()) {
             // Members of a cluster that is not there yet may need each other to become healthy.
             let now = if bootstraps { vacant } else { vec![first] };

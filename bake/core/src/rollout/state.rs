@@ -198,19 +198,28 @@ impl Rollout {
             return;
         }
         member.failure = Some(failure.clone());
+        let arrived = member.times.in_service.is_some();
         let launched = member.origin == Origin::Launched;
         let (instance, release) = (member.id.clone(), member.release);
-        let going = matches!(self.course, Course::Forward | Course::Back { .. });
-        let counts = going && launched && self.goal().is_some_and(|(wanted, _)| wanted == release);
-        match self.course {
-            Course::Forward if counts => self.failures += 1,
-            Course::Back { .. } if counts => self.rollback_failures += 1,
-            _ => {}
-        }
+        let counts = launched && self.count_failure(release, arrived);
         if counts {
             self.last_failure = Some((instance.clone(), failure.clone()));
         }
         self.events.push(Event::Failed { instance, failure, counts });
+    }
+
+    /// Counts the failure of an instance that was launched here, if it speaks against its release.
+    fn count_failure(&mut self, release: Release, arrived: bool) -> bool {
+        let from = self.request.from.map(|from| from.release);
+        match self.course {
+            Course::Forward if release == self.request.to => self.failures += 1,
+            Course::Back { .. } if Some(release) == from => self.rollback_failures += 1,
+            // The old release keeps the group's capacity meanwhile. That somebody kills its instances says
+            // nothing; that new ones of it do not even come into service says that there is no way back.
+            Course::Forward if Some(release) == from && !arrived => self.rollback_failures += 1,
+            _ => return false,
+        }
+        true
     }
 
     /// Goes back to what ran before, or holds, if that is what the options say.

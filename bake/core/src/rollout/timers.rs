@@ -20,7 +20,7 @@ impl Rollout {
             Course::Forward if goes => [
                 self.gate.since.map(|since| since + self.gate_time()),
                 self.baking.map(|since| since + self.bake_time()),
-                (!self.is_watching()).then(|| self.progress + options.progress_deadline),
+                Some(self.idle_since() + options.progress_deadline),
                 Some(self.began + self.deadline() + self.paused_for),
             ],
             Course::Back { since, .. } if goes => [Some(since + options.rollback_deadline), None, None, None],
@@ -35,7 +35,7 @@ fn timers_of(member: &Member, options: &Options) -> impl Iterator<Item = Time> {
     let late = member.arriving_since + options.health_deadline;
     let timers = match member.stage {
         Stage::Booting => [member.healthy_since.map(|since| since + options.min_ready), Some(late)],
-        Stage::Joining => [Some(late), None],
+        Stage::Joining => [Some(member.stage_since + options.step_backoff), Some(late)],
         Stage::Draining => [Some(member.stage_since + options.drain_timeout), None],
         Stage::InService => [member.failing_since.map(|since| since + options.unhealthy_after), None],
         _ => [None, None],

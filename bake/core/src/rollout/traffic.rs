@@ -57,23 +57,31 @@ impl Rollout {
         if !self.shifts() {
             return;
         }
-        let Some(Weights { shares, old, new }) = self.wanted_weights(turn.world) else { return };
-        let action = Action::SetWeights { shares, old, new };
+        let wanted = self.wanted_weights(turn.world);
+        let wanted = wanted.map(|Weights { shares, old, new }| Action::SetWeights { shares, old, new });
         let Some(step) = self.traffic_step else {
-            self.traffic_step = Some(self.ask(action, turn.now));
+            self.traffic_step = wanted.map(|action| self.ask(action, turn.now));
             return;
         };
         // One that failed and waits for its next attempt may be about what was wanted then: it gives way, and
         // what takes its place counts its attempts on.
-        let waits = |open: &&OpenStep| matches!(open.ask, Ask::Again(_)) && open.step.action != action;
-        if let Some(OpenStep { failed, ask, .. }) = self.open.get(&step).filter(waits).cloned() {
-            self.open.remove(&step);
-            let id = self.ask(action, turn.now);
-            self.traffic_step = Some(id);
-            if let Some(open) = self.open.get_mut(&id) {
-                (open.failed, open.ask) = (failed, ask);
-            }
+        let waits = |open: &&OpenStep| {
+            matches!(open.ask, Ask::Again(_)) && Some(&open.step.action) != wanted.as_ref()
+        };
+        let Some(OpenStep { failed, ask, .. }) = self.open.get(&step).filter(waits).cloned() else { return };
+        self.open.remove(&step);
+        self.traffic_in_doubt = true;
+        self.traffic_step = wanted.map(|action| self.ask(action, turn.now));
+        if let Some(open) = self.traffic_step.and_then(|id| self.open.get_mut(&id)) {
+            (open.failed, open.ask) = (failed, ask);
         }
+    }
+
+    /// An attempt to set weights failed, so that it may have been done, and none succeeded since.
+    fn in_doubt(&self) -> bool {
+        let failed =
+            self.traffic_step.and_then(|step| self.open.get(&step)).is_some_and(|open| open.failed > 0);
+        self.traffic_in_doubt || failed
     }
 
     /// The weights to set, if those that are set are not as they should be.
@@ -92,19 +100,21 @@ impl Rollout {
         };
         let wanted = Weights { shares, old: set(false), new: set(true) };
         let Some(confirmed) = &self.traffic else {
-            return (self.traffic_in_doubt || shares != Shares::OLD).then_some(wanted);
+            return (self.in_doubt() || shares != Shares::OLD).then_some(wanted);
         };
         let strays = world.shares.is_some_and(|seen| seen != confirmed.shares)
             && self.clock.since(self.traffic_since) >= self.request.options.step_backoff;
-        (self.traffic_in_doubt || *confirmed != wanted || strays).then_some(wanted)
+        (self.in_doubt() || *confirmed != wanted || strays).then_some(wanted)
     }
 
     /// How traffic should be divided; nothing: as it is, however that may be.
     fn wanted_shares(&self) -> Option<Shares> {
-        let now = (!self.traffic_in_doubt).then(|| self.shares());
+        let now = self.shares();
         match self.course {
-            Course::Forward => now.map(|now| self.shares_forward(now)),
-            Course::Back { .. } => self.shares_back().or(now),
+            // In doubt, what was confirmed is not returned to: it might take traffic from more than it gives it to.
+            Course::Forward if self.is_unsure_of_new_set() => None,
+            Course::Forward => Some(self.shares_forward(now)),
+            Course::Back { .. } => self.shares_back().or((!self.in_doubt()).then_some(now)),
             Course::Ending { .. } | Course::Over { .. } => None,
         }
     }
@@ -124,9 +134,17 @@ impl Rollout {
 
     /// Everything to the old set, as soon as that is no worse than the present.
     fn shares_back(&self) -> Option<Shares> {
+        (self.in_set(false) >= self.least() || self.old_set_is_no_worse()).then_some(Shares::OLD)
+    }
+
+    /// It may carry more or less than was confirmed, and is not whole: it is left as it is until it is.
+    fn is_unsure_of_new_set(&self) -> bool {
+        self.in_doubt() && !self.new_set_is_well() && self.perhaps_in_new_set() > 0
+    }
+
+    fn old_set_is_no_worse(&self) -> bool {
         let old = self.in_set(false);
-        let no_worse = old > 0 && old >= self.perhaps_in_new_set();
-        (old >= self.least() || no_worse).then_some(Shares::OLD)
+        old > 0 && old >= self.perhaps_in_new_set()
     }
 
     /// The new set is whole and healthy.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use proptest::prelude::{Just, ProptestConfig, any, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{Just, ProptestConfig, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::sample::select;
 use proptest::strategy::Strategy as _;
 
@@ -99,13 +99,14 @@ fn requests() -> impl proptest::strategy::Strategy<Value = Request> {
     let liens =
         proptest::collection::btree_set(select(vec![Lien::RaisedMaximum, Lien::SuspendedProcesses]), 0..3);
     let fronting = select(vec![Fronting::Balancer, Fronting::Balancer, Fronting::Nothing]);
-    (options(), 0..5_u32, 0..6_u32, 0..3_u32, 0..4_u32, hooks, liens, fronting).prop_map(
+    (options(), 0..5_u32, 0..6_u32, 0..3_u32, 0..5_u32, hooks, liens, fronting).prop_map(
         |(options, size, desired, mixed, kind, hooks, liens, fronting)| {
             let mut request = upgrade(size, desired, options.strategy.clone());
             match kind {
                 0 => request.from = None,
                 1 => request.to = release("a"),
                 2 => request.existing.extend(existing(mixed, "b")),
+                3 => request.existing.extend(existing(mixed, "c")),
                 _ => {}
             }
             if request.from.is_none() {
@@ -184,5 +185,20 @@ proptest! {
         let run = Run::new(trial).run();
         let rolled_back = matches!(run.outcome(), Outcome::RolledBack { .. });
         prop_assert_eq!(rolled_back, launches, "{:?} {}", run.outcome(), run.tail());
+    }
+
+    /// Everything is seen and every step can be done: whatever instances do, nothing waits for what will not come.
+    #[test]
+    fn nothing_comes_to_a_standstill_by_itself(mut trial in trials()) {
+        trial.model.unseen = PerMille(0);
+        trial.model.step_fails = PerMille(0);
+        let run = Run::new(trial).run();
+        let stands = |why: &Why| matches!(why, Why::NoProgress { .. });
+        let stood = match run.outcome() {
+            Outcome::RolledBack { why } | Outcome::Held { why, after: None } => stands(why),
+            Outcome::Held { why, after: Some(after) } => stands(why) || stands(after),
+            Outcome::Succeeded | Outcome::Aborted => false,
+        };
+        prop_assert!(!stood, "{} {}", run.outcome(), run.tail());
     }
 }

@@ -264,7 +264,7 @@ impl Run {
         let named = |id: &&InstanceId| old.contains(id) || new.contains(id);
         let serves = |id: &InstanceId| {
             let member = self.rollout.members().iter().find(|member| member.id == *id);
-            member.is_some_and(|member| member.stage == Stage::InService)
+            member.is_some_and(|member| matches!(member.stage, Stage::InService | Stage::BeforeDrain))
         };
         let carrying = |set: &[InstanceId], share: u8| {
             if share > 0 { set.iter().filter(|id| serves(id)).count() } else { 0 }
@@ -279,11 +279,14 @@ impl Run {
     }
 
     fn most(&self, goal: u32) -> usize {
-        let Request { from, desired, options, .. } = &self.trial.request;
+        let Request { from, to, desired, existing, options, .. } = &self.trial.request;
         let shifts = *desired > 0 && from.is_some_and(|from| from.release != self.trial.request.to);
         let most = match &options.strategy {
             Strategy::Rolling(pace) | Strategy::Canary { pace, .. } => goal + pace.max_surge,
-            Strategy::BlueGreen { .. } if shifts => from.map_or(0, |from| from.size) + desired,
+            Strategy::BlueGreen { .. } if shifts => {
+                let there = existing.iter().filter(|existing| existing.release != *to).count();
+                desired + from.map_or(0, |from| from.size).max(u32::try_from(there).unwrap())
+            }
             Strategy::BlueGreen { .. } => goal + 1,
             Strategy::Quorum { .. } | Strategy::Recreate => goal,
         };
