@@ -83,7 +83,8 @@ pub enum Attachment {
     Unknown,
     /// It is not among those that are given traffic.
     Out,
-    /// It is, and the balancer's own check says this.
+    /// It is, with whatever weight, and the balancer's own check says this. A weight of 0 is not draining: the new
+    /// set of a blue-green rollout is attached so, and must be seen to be well before it is given any traffic.
     In {
         /// The balancer's own check.
         serving: Verdict,

@@ -59,7 +59,8 @@ pub enum Action {
         /// Whether it is given traffic at once.
         traffic: Traffic,
     },
-    /// Divide traffic between two sets, absolutely: what was set before does not matter.
+    /// Divide traffic between two sets, absolutely: what was set before does not matter. Within a set, instances
+    /// share alike; instances that are in neither keep the weight they have.
     SetWeights {
         /// Each set's share.
         shares: Shares,
