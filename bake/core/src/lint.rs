@@ -3,7 +3,7 @@
 //! | code | what |
 //! |---|---|
 //! | `fhs` | an archive, tree, clone or configuration in a place that the Filesystem Hierarchy Standard keeps for something else |
-//! | `plain-http` | a download or package source over HTTP without TLS |
+//! | `plain-http` | a download over HTTP without TLS; package sources are signed, so not they |
 //! | `unpinned-package` | a package in whatever version is newest on the day |
 //! | `service-start` | a command that starts a service during the bake |
 //! | `shell` | a command through a shell that has no need of one |

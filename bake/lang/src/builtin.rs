@@ -565,6 +565,10 @@ impl<'v> Call<'v, '_> {
             overriding: self.flag("override", false)?,
             span: self.at.clone(),
         };
+        // It waits for a change by calls that are not in the plan: it would never run, so neither is it.
+        if common.when_changed.is_empty() && !self.elements("when_changed").is_empty() {
+            return Ok(Handle { first: 0, count: 0 });
+        }
         Ok(recording.add(phase, steps, common))
     }
 }

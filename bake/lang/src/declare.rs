@@ -540,11 +540,18 @@ fn debian<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'v>
     packages.sort();
     packages.dedup();
     let mirror = call.opt_text("mirror")?;
-    let disk_size = size(call, "disk_size")?.unwrap_or(DISK_SIZE);
-    if disk_size < 1 << 30 {
-        return Err(call.wrong("disk_size", "a Debian that boots needs a disk of at least `1GiB`"));
-    }
+    let disk_size = debian_size(call)?.unwrap_or(DISK_SIZE);
     Ok(eval.heap().alloc(BaseValue(Arc::new(BaseDeclaration::Debian { suite, packages, mirror, disk_size }))))
+}
+
+/// The size that a Debian's disk is to have.
+fn debian_size(call: &Call<'_, '_>) -> Result<Option<u64>, Diagnostic> {
+    match size(call, "disk_size")? {
+        Some(size) if size < 1 << 30 => {
+            Err(call.wrong("disk_size", "a Debian that boots needs a disk of at least `1GiB`"))
+        }
+        size => Ok(size),
+    }
 }
 
 fn disk<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'v> {
@@ -619,7 +626,7 @@ fn base(call: &Call<'_, '_>) -> Result<BaseDeclaration, Diagnostic> {
             packages.extend(more);
             packages.sort();
             packages.dedup();
-            *disk_size = own_size.unwrap_or(*disk_size);
+            *disk_size = debian_size(call)?.unwrap_or(*disk_size);
         }
         _ if own_size.is_some() => return Err(call.wrong("disk_size", "the disk's size is that of the base")),
         _ if !more.is_empty() => {

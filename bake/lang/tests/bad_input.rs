@@ -261,3 +261,16 @@ fn names_of_folders() {
     note(&mut found, common::draw(&made.workspace, &made.workspace.check(&inputs())));
     assert_snapshot!(found);
 }
+
+/// An image may give its Debian another size, which is held to the same limit.
+#[test]
+fn a_disk_too_small_for_debian_is_refused_wherever_it_is_asked_for() {
+    for (base, size) in [
+        ("debian(\"bookworm\", disk_size = \"512MiB\")", ""),
+        ("debian(\"bookworm\")", ", disk_size = \"512MiB\""),
+    ] {
+        let image = format!("image(name = \"web\", base = {base}{size})\n");
+        let found = common::problems(&common::make(&[("images/web/image.star", &image)]), &common::inputs());
+        assert!(found.contains("a Debian that boots needs a disk of at least `1GiB`"), "{found}");
+    }
+}

@@ -237,3 +237,29 @@ fn checks_of_the_base_come_first_and_its_paths_are_known() {
     assert_eq!(made.workspace.base_of(&web.image).expect("readable"), Some(base.image));
     assert_eq!(web.seal.last().map(|last| last.title.as_str()), Some("leak scan"));
 }
+
+/// What waits for a change by a call that is not in the plan never runs; one that is there counts alone.
+#[test]
+fn a_call_that_waits_for_calls_that_are_not_there_is_not_there_either() {
+    let component = r#"
+def configure(s, m):
+    gone = files.content("/etc/gone", "x", when = False)
+    here = files.content("/etc/here", "x")
+    never = run.command(["never"], when_changed = [gone])
+    run.command(["nor-this"], when_changed = [never])
+    run.command(["sometimes"], when_changed = [gone, here])
+    run.command(["always"], after = [never], when_changed = [])
+
+component(name = "c", configure = configure)
+"#;
+    let planned = common::plan(&common::one(component, ""), &common::inputs());
+    let found: Vec<(&str, usize)> = planned.plan.layers[0]
+        .operations
+        .iter()
+        .map(|operation| (operation.title.as_str(), operation.when_changed.len()))
+        .collect();
+    assert_eq!(
+        found,
+        [("files.content /etc/here", 0), ("run.command sometimes", 1), ("run.command always", 0)]
+    );
+}
