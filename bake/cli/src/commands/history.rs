@@ -13,6 +13,7 @@ pub(super) fn run(args: &HistoryArgs, context: &mut Context) -> Result {
     let config = &desk.place.config;
     let one = args.channel.as_ref().map(|name| config.channel(name)).transpose()?;
     let image = desk.image(&args.image)?;
+    let whichever = one.as_ref().map_or("a channel", Channel::as_str).to_owned();
     let channels: Vec<Channel> = one.map_or_else(|| config.channels.clone(), |channel| vec![channel]);
     let mut entries: Vec<ChannelRecord> = Vec::new();
     for channel in &channels {
@@ -24,7 +25,7 @@ pub(super) fn run(args: &HistoryArgs, context: &mut Context) -> Result {
     if context.ui.json {
         context.ui.document(&entries);
     } else if entries.is_empty() {
-        context.ui.print(&format!("no version of {image} was in a channel yet\n"));
+        context.ui.print(&format!("no version of {image} was in {whichever} yet\n"));
     } else {
         context.ui.print(&draw::history(&entries, context.startup.now, context.ui.out));
     }

@@ -19,7 +19,7 @@ pub(super) fn run(args: &PromoteArgs, context: &mut Context) -> Result {
     let from = args.from.as_ref().map(|name| desk.place.config.channel(name)).transpose()?;
     let version = match &from {
         Some(from) => version_in(&desk, &args.version, from)?,
-        None => desk.exact(&args.version).map_err(|error| error.help("or `--from CHANNEL`"))?,
+        None => desk.exact(&args.version)?,
     };
     let why = from.map_or(Why::Set, |from| Why::Promoted { from });
     let promotions = desk.promotions(&context.startup);

@@ -9,13 +9,15 @@ use crate::errors::Result;
 use crate::ui::results::{self, Standing};
 
 pub(super) fn run(args: &ShowArgs, context: &mut Context) -> Result {
-    let registry = context.place()?.registry()?;
+    let place = context.place()?;
+    let registry = place.registry()?;
     let records = registry.records();
     let version = records.resolve(&args.version)?;
     let revocation = records.forbidden_by(&version)?;
     let mut channels = records.channels()?;
     channels.retain(|record| record.image == version.image_ref() && record.digest == version.digest);
-    let channels: Vec<Channel> = channels.into_iter().map(|record| record.channel).collect();
+    let mut channels: Vec<Channel> = channels.into_iter().map(|record| record.channel).collect();
+    channels.sort_by_key(|channel| place.config.channels.iter().position(|known| known == channel));
     if context.ui.json {
         let mut value = version.to_value();
         value["channels"] = json!(channels);

@@ -2,25 +2,28 @@
 //! one text of exit code, standard output and standard error, with everything that differs from run to run
 //! replaced. Main type: [`Sealed`].
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::process::Command;
 
 /// A workspace in a temporary directory.
 pub(crate) struct Sealed {
     directory: tempfile::TempDir,
+    /// Digests with the names that they have in snapshots.
+    names: RefCell<Vec<(String, String)>>,
 }
 
 impl Sealed {
     /// A workspace without recipes.
     pub(crate) fn empty() -> Self {
-        let sealed = Self { directory: tempfile::tempdir().unwrap() };
+        let sealed = Self::outside();
         sealed.write("olbake.toml", "");
         sealed
     }
 
     /// A directory that is no workspace.
     pub(crate) fn outside() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self { directory: tempfile::tempdir().unwrap(), names: RefCell::default() }
     }
 
     /// The workspace of `tests/fixture`: `base`, and `web` on it with two variants.
@@ -45,6 +48,13 @@ impl Sealed {
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Has a digest be called so in snapshots.
+    pub(crate) fn name(&self, digest: &olbake_core::Digest, name: &str) {
+        let mut names = self.names.borrow_mut();
+        names.push((digest.hex(), format!("[{name}]")));
+        names.push((digest.short(), format!("[{name}]")));
     }
 
     /// Writes a file.
@@ -84,6 +94,7 @@ impl Sealed {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
             directory: self.path().canonicalize().unwrap().to_str().unwrap().to_owned(),
+            names: self.names.borrow().clone(),
         }
     }
 }
@@ -98,6 +109,7 @@ pub(crate) struct Ran {
     /// Its standard error.
     pub(crate) stderr: String,
     directory: String,
+    names: Vec<(String, String)>,
 }
 
 impl Ran {
@@ -109,6 +121,9 @@ impl Ran {
             if !output.is_empty() {
                 text.push_str(&format!("----- {name} -----\n{output}"));
             }
+        }
+        for (digest, name) in &self.names {
+            text = text.replace(digest, name);
         }
         redact(&text.replace(&self.directory, "[WORKSPACE]"))
     }

@@ -72,7 +72,8 @@ impl fmt::Display for Signer {
 }
 
 impl Approvals {
-    /// The people who approved, each once: approvals by one key, or by keys that share a name, are one person's.
+    /// The people who approved, each once and by name: approvals by one key, or by keys that share a name, are one
+    /// person's.
     pub fn signers(&self) -> Vec<Signer> {
         let mut signers: Vec<Signer> = Vec::new();
         for Approval { key: _, fingerprint, principals } in &self.accepted {
@@ -88,6 +89,7 @@ impl Approvals {
             }
             signers.insert(place, new);
         }
+        signers.sort_by(|a, b| a.principals.cmp(&b.principals));
         signers
     }
 }

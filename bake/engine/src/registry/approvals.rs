@@ -23,8 +23,8 @@ const LARGEST: usize = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum SignatureError {
     /// It is not in the form of `ssh-keygen -Y sign`, or of a kind of key that is not known.
-    #[error("it is no SSH signature of a known kind")]
-    Form(#[source] ssh_key::Error),
+    #[error("it is no SSH signature of a known kind ({0})")]
+    Form(String),
     /// It is larger than any signature.
     #[error("it is no SSH signature: it has {0} bytes")]
     Size(usize),
@@ -82,7 +82,7 @@ pub fn signing_key(
     if signature.len() > LARGEST {
         return Err(SignatureError::Size(signature.len()));
     }
-    let signature = SshSig::from_pem(signature.trim()).map_err(SignatureError::Form)?;
+    let signature = SshSig::from_pem(signature.trim()).map_err(form)?;
     if signature.namespace() != APPROVAL_NAMESPACE {
         return Err(SignatureError::Namespace(signature.namespace().to_owned()));
     }
@@ -90,7 +90,12 @@ pub fn signing_key(
     key.verify(APPROVAL_NAMESPACE, statement.text().as_bytes(), &signature)
         .map_err(|_| SignatureError::Mismatch)?;
     let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
-    Ok(SigningKey { key: key.to_openssh().map_err(SignatureError::Form)?, fingerprint })
+    Ok(SigningKey { key: key.to_openssh().map_err(form)?, fingerprint })
+}
+
+/// The error's own text: its sources say the same again.
+fn form(error: ssh_key::Error) -> SignatureError {
+    SignatureError::Form(error.to_string())
 }
 
 fn folder(statement: &Statement) -> String {

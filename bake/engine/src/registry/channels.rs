@@ -18,7 +18,8 @@ use super::version::Version;
 use super::{RegistryError, Result};
 use crate::store::object::{ObjectKey, Put};
 
-/// The form of entries and pointers.
+/// The form of entries and pointers. A new kind of gate or reason is a new form: an older olbake must not take an entry
+/// that it cannot read for a torn one.
 const CHANNEL_SCHEMA: u32 = 1;
 const ENTRY: &str = "restore it from a copy of the registry; a channel's history is never written anew";
 const POINTER: &str = "remove it: it is made again from the entries in the folder beside it";
