@@ -704,15 +704,3 @@ fn one_is_killed_and_a_put_has_an_unknown_end() {
 fn two_resources_and_each_may_be_killed() {
     check(Bounds { resources: 2, kills: 2, ..TWO });
 }
-
-#[test]
-#[ignore = "takes minutes: `cargo test -p olbake-engine --test state_model -- --ignored`"]
-fn all_that_may_go_wrong_at_once() {
-    check(Bounds { kills: 1, lapses: 1, doubts: 1, ..TWO });
-}
-
-#[test]
-#[ignore = "takes minutes: `cargo test -p olbake-engine --test state_model -- --ignored`"]
-fn three_holders_of_which_one_is_killed() {
-    check(Bounds { holders: 3, kills: 1, ..TWO });
-}
