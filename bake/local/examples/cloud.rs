@@ -1,6 +1,8 @@
 //! Uses a local cloud as a command does, for tests of what is left when it is killed and for a look by hand:
-//! `cloud FOLDER network ID CIDR`, `… launch ID NETWORK DISK [VOLUME:PATH…]`, `… terminate ID`, `… inspect ID`,
-//! `… exec ID COMMAND…`, `… console ID`, `… volume ID MIB`, `… list`, `… destroy`.
+//! `cloud FOLDER network ID CIDR`, `… launch ID NETWORK DISK [VOLUME:PATH…]`, `… ensure …` (without waiting for the boot), `… terminate ID`,
+//! `… kill ID`, `… group COUNT NETWORK DISK`, `… inspect ID`,
+//! `… exec ID COMMAND…`, `… console ID`, `… volume ID MIB`, `… list`, `… destroy`. With `VM` in its
+//! environment, what it launches is a VM.
 
 use std::time::Duration;
 
@@ -33,9 +35,14 @@ async fn run(words: &[&str]) -> Result<()> {
         ["launch", id, network, disk, volumes @ ..] => {
             let done = cloud.ensure_instance(instance(id, network, disk, volumes)?).await?;
             println!("{}", serde_json::to_string(&done)?);
-            let view = cloud.await_boot(&id.parse()?, Duration::from_secs(120)).await?;
+            let view = cloud.await_boot(&id.parse()?, Duration::from_secs(300)).await?;
             println!("{}", view.map_or("gone".to_owned(), |view| view.state.to_string()));
         }
+        ["ensure", id, network, disk, volumes @ ..] => {
+            let done = cloud.ensure_instance(instance(id, network, disk, volumes)?).await?;
+            println!("{}", serde_json::to_string(&done)?);
+        }
+        ["group", count, network, disk] => group(&cloud, count.parse()?, network, disk).await?,
         ["inspect", id] => {
             println!("{}", serde_json::to_string_pretty(&cloud.inspect_instance(&id.parse()?).await?)?);
         }
@@ -48,6 +55,7 @@ async fn run(words: &[&str]) -> Result<()> {
         }
         ["console", id] => println!("{}", cloud.console(&id.parse()?).await?),
         ["terminate", id] => cloud.terminate_instance(&id.parse()?, Duration::from_secs(30)).await?,
+        ["kill", id] => cloud.terminate_instance(&id.parse()?, Duration::ZERO).await?,
         ["list"] => {
             for found in cloud.list().await? {
                 println!("{}", serde_json::to_string(&found)?);
@@ -56,6 +64,29 @@ async fn run(words: &[&str]) -> Result<()> {
         ["destroy"] => cloud.destroy_all().await?,
         other => return Err(format!("unknown: {}", other.join(" ")).into()),
     }
+    Ok(())
+}
+
+/// Launches many at once, and says how long that took and what they weigh.
+async fn group(cloud: &Cloud, count: u32, network: &str, disk: &str) -> Result<()> {
+    let started = std::time::Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..count {
+        let (cloud, spec) = (cloud.clone(), instance(&format!("group-{number}"), network, disk, &[])?);
+        tasks.spawn(async move {
+            let id = spec.id.clone();
+            cloud.ensure_instance(spec).await?;
+            cloud.await_boot(&id, Duration::from_secs(500)).await
+        });
+    }
+    let mut views = Vec::new();
+    while let Some(view) = tasks.join_next().await {
+        views.extend(view??);
+    }
+    let up = views.iter().filter(|view| view.state.is_up()).count();
+    let memory: u64 = views.iter().filter_map(|view| view.memory).sum();
+    println!("{up} of {count} up after {:.1} s", started.elapsed().as_secs_f64());
+    println!("{:.1} MiB each", memory as f64 / f64::from(count) / f64::from(1 << 20));
     Ok(())
 }
 
@@ -75,7 +106,7 @@ fn instance(id: &str, network: &str, disk: &str, volumes: &[&str]) -> Result<Ins
         identity: format!("{{\"image\": \"web\", \"variant\": null, \"digest\": \"{digest}\"}}\n"),
         user_data: None,
         volumes: volumes.iter().map(attached).collect::<Result<_>>()?,
-        substrate: Substrate::Container,
+        substrate: if std::env::var_os("VM").is_some() { Substrate::Vm } else { Substrate::Container },
         limits: Limits::default(),
     })
 }

@@ -70,7 +70,7 @@ boot)
 }
 
 /// Holds each volume's lock from now on.
-fn locks(place: &Place, spec: &InstanceSpec) -> String {
+pub(super) fn locks(place: &Place, spec: &InstanceSpec) -> String {
     let volumes = spec.volumes.iter().map(|volume| place.of(Kind::Volume, volume.id.as_str()));
     volumes
         .map(|folder| format!("flock --no-fork --wait 5 {} ", quoted(folder.join(volume::IN_USE).as_str())))
