@@ -46,6 +46,32 @@ async fn instances_are_replaced_under_load_without_a_failed_request() {
     test.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_of_many_takes_the_disk_along() {
+    if !can_run() {
+        return;
+    }
+    let test = TestCloud::new(4, base_disk().await).await;
+    let names = ["one", "two", "three", "four"];
+    let before = test.cloud.list().await.unwrap();
+    for _ in 0..3 {
+        let mut tasks = tokio::task::JoinSet::new();
+        for name in names {
+            let (cloud, spec) = (test.cloud.clone(), test.spec(name));
+            tasks.spawn(async move { cloud.ensure_instance(spec).await.map(drop) });
+        }
+        tasks.join_all().await.into_iter().for_each(|done| done.unwrap());
+        let mut tasks = tokio::task::JoinSet::new();
+        for name in names {
+            let cloud = test.cloud.clone();
+            tasks.spawn(async move { cloud.terminate_instance(&id(name), std::time::Duration::ZERO).await });
+        }
+        tasks.join_all().await.into_iter().for_each(|done| done.unwrap());
+        assert_eq!(test.cloud.list().await.unwrap(), before);
+    }
+    test.end().await;
+}
+
 /// The numbers of the host's processes with this name in the cloud's folder.
 async fn processes(test: &TestCloud, name: &str) -> Vec<u32> {
     let found = test.cloud.list().await.unwrap().into_iter();
@@ -94,8 +120,12 @@ async fn what_is_killed_costs_nothing_or_comes_back() {
     assert_eq!(ask(service).await.unwrap(), "web-2");
     assert_ne!(processes(&test, "haproxy").await, [haproxy]);
     // Its keeper: the next command starts it again.
+    let balancer = id("lb");
     let pid = std::fs::read_to_string(test.folder.join("v1/balancers/lb/keeper.pid")).unwrap();
     assert!(host("kill", &["-9", pid.trim()]).0);
+    while test.cloud.inspect_balancer(&balancer).await.unwrap().unwrap().up {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
     assert_eq!(test.cloud.ensure_balancer(test.balancer()).await.unwrap().change, Change::Updated);
     test.healthy("web-2").await;
     assert_eq!(ask(service).await.unwrap(), "web-2");

@@ -4,6 +4,8 @@
 //! that is possible, so that the cache may forget it.
 
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::Digest;
@@ -11,13 +13,12 @@ use olbake_engine::machine::MachineError;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::instance::InstanceSpec;
 use super::place::{Place, make_folder};
-use super::{CloudError, Id, Kind};
+use super::{CloudError, Kind, instance};
 use crate::copy::copy_disk;
 use crate::disk::root_partition;
 use crate::host::io_error;
-use crate::mount::outside;
+use crate::mount::{loops_of, outside};
 
 const DISK: &str = "disk.raw";
 const ROOT: &str = "root";
@@ -55,16 +56,20 @@ pub(super) fn mounted(place: &Place, digest: Digest) -> Result<Utf8PathBuf, Clou
     Ok(root)
 }
 
-/// Lets go of a disk that no instance but `except` starts from.
-pub(super) fn forget(place: &Place, digest: Digest, except: &Id) -> Result<(), CloudError> {
+/// Lets go of a disk that no instance starts from.
+pub(super) fn forget(place: &Place, digest: Digest) -> Result<(), CloudError> {
     let _held = place.lock(Kind::Disk, &digest.hex())?;
+    if is_used(place, &digest.hex())? { Ok(()) } else { remove(place, &digest.hex()) }
+}
+
+/// Whether an instance starts from a disk.
+pub(super) fn is_used(place: &Place, disk: &str) -> Result<bool, CloudError> {
     for id in place.ids(Kind::Instance)? {
-        let spec: Option<InstanceSpec> = place.spec(Kind::Instance, &id)?;
-        if id != *except && spec.is_some_and(|spec| spec.digest == digest) {
-            return Ok(());
+        if instance::uses(place, &id, disk)? {
+            return Ok(true);
         }
     }
-    remove(place, &digest.hex())
+    Ok(false)
 }
 
 /// Unmounts a disk and removes it.
@@ -73,8 +78,19 @@ pub(super) fn remove(place: &Place, name: &str) -> Result<(), CloudError> {
     let root = folder.join(ROOT);
     if root.exists() {
         unmount_everywhere(&root)?;
+        wait_for_loop(&folder.join(DISK))?;
     }
     place.remove(Kind::Disk, name)
+}
+
+/// Namespaces of processes that were ended let go a moment later. Those of other commands may take as long as they
+/// run, which is not waited for.
+fn wait_for_loop(disk: &Utf8Path) -> Result<(), CloudError> {
+    let end = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end && loops_of(|backing| backing == disk.as_str())?.next().is_some() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// Where mounts outlive this process, and from this process's own view, which may have been taken before. Lazily: what

@@ -16,7 +16,7 @@ use super::inputs::{self, Address};
 use super::keeper::{Keeper, started_at};
 use super::limits::{Group, Limits, memory_of};
 use super::network::{NetworkSpec, remove_link};
-use super::place::{Link, Lock, Place, make_folder, remove, write_whole};
+use super::place::{Link, Lock, Place, SPEC, make_folder, remove, write_whole};
 use super::{Change, CloudError, Ensured, Id, Kind, disks, exec, network, volume};
 use crate::host::{host_error, io_error};
 use crate::mount::look_outside;
@@ -109,11 +109,17 @@ impl fmt::Display for State {
 
 /// There once its upper layer is written: later boots find what they left.
 const PREPARED: &str = "prepared";
+/// There once it is being removed and nothing of it runs: it does not count as a user of its disk.
+const ENDED: &str = "ended";
 
 pub(super) fn ensure(place: &Place, spec: &InstanceSpec) -> Result<Ensured<InstanceView>, CloudError> {
     check(spec)?;
     let id = &spec.id;
     let lock = place.lock(Kind::Instance, id.as_str())?;
+    if place.of(Kind::Instance, id.as_str()).join(ENDED).exists() {
+        // What was removed is not to come back with what it had written.
+        clear(place, id)?;
+    }
     let known: Option<InstanceSpec> = place.spec(Kind::Instance, id)?;
     if let Some(what) = known.as_ref().and_then(|known| difference(known, spec)) {
         return Err(CloudError::Different { kind: Kind::Instance, id: id.clone(), what: what.to_owned() });
@@ -203,12 +209,27 @@ pub(super) fn stop(place: &Place, id: &Id, grace: Duration) -> Result<(), CloudE
 pub(super) fn terminate(place: &Place, id: &Id, grace: Duration) -> Result<(), CloudError> {
     let _held = place.lock(Kind::Instance, id.as_str())?;
     power_off(place, id, grace)?;
+    clear(place, id)
+}
+
+/// Ends and removes it.
+fn clear(place: &Place, id: &Id) -> Result<(), CloudError> {
     end(place, id)?;
     network::give_back(place, id)?;
     if let Some(spec) = place.spec::<InstanceSpec>(Kind::Instance, id)? {
-        disks::forget(place, spec.digest, id)?;
+        write_whole(&place.of(Kind::Instance, id.as_str()).join(ENDED), b"")?;
+        disks::forget(place, spec.digest)?;
+        // Before the mark: without both it would count again.
+        remove(&place.of(Kind::Instance, id.as_str()).join(SPEC))?;
     }
     place.remove(Kind::Instance, id.as_str())
+}
+
+/// Whether an instance that is not being removed starts from a disk.
+pub(super) fn uses(place: &Place, id: &Id, disk: &str) -> Result<bool, CloudError> {
+    let spec: Option<InstanceSpec> = place.spec(Kind::Instance, id)?;
+    let ended = place.of(Kind::Instance, id.as_str()).join(ENDED).exists();
+    Ok(spec.is_some_and(|spec| spec.digest.hex() == disk) && !ended)
 }
 
 fn power_off(place: &Place, id: &Id, grace: Duration) -> Result<(), CloudError> {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::keeper::{at_work_in, signal};
 use super::limits::{Group, groups};
 use super::network::{links, remove_link};
-use super::place::{Link, Place, remove};
+use super::place::{Link, Place, SPEC, remove};
 use super::{CloudError, Id, Kind, balancer, container, disks, instance, names, network, volume};
 use crate::mount::loops_of;
 use crate::sweep::{lives, mounts_outside};
@@ -77,7 +77,7 @@ pub(super) fn list(place: &Place) -> Result<Vec<Found>, CloudError> {
             let folder = place.of(kind, &id);
             // A disk has no specification of its own: instances tell of it.
             let known =
-                if kind == Kind::Disk { is_used(place, &id)? } else { folder.join("spec.json").exists() };
+                if kind == Kind::Disk { disks::is_used(place, &id)? } else { folder.join(SPEC).exists() };
             if known {
                 known_folders.push(folder);
                 if let Ok(id) = id.parse::<Id>() {
@@ -111,16 +111,6 @@ pub(super) fn list(place: &Place) -> Result<Vec<Found>, CloudError> {
     }
     found.sort();
     Ok(found)
-}
-
-fn is_used(place: &Place, disk: &str) -> Result<bool, CloudError> {
-    for id in place.ids(Kind::Instance)? {
-        let spec: Option<instance::InstanceSpec> = place.spec(Kind::Instance, &id)?;
-        if spec.is_some_and(|spec| spec.digest.hex() == disk) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Things first, in order; then whatever is left.

@@ -21,7 +21,7 @@ use crate::host::io_error;
 /// Of the layout below the folder.
 const VERSION: &str = "v1";
 /// A thing's specification, in its folder.
-const SPEC: &str = "spec.json";
+pub(super) const SPEC: &str = "spec.json";
 
 /// A cloud's folder.
 #[derive(Clone, Debug)]

@@ -66,6 +66,7 @@ pub struct TestCloud {
     pub network: NetworkView,
     pub disk: Snapshot,
     before: Vec<String>,
+    number: u8,
     _place: Place,
 }
 
@@ -74,12 +75,12 @@ impl TestCloud {
     pub async fn new(number: u8, disk: Snapshot) -> Self {
         let place = Place::new();
         let folder = place.path.join("cloud");
-        let before = traces(&folder);
+        let before = traces(&folder, number);
         let cloud = Cloud::open(&folder).unwrap();
         let cidr = cidr(number);
         let spec = NetworkSpec { id: id("net"), cidr: cidr.parse().unwrap() };
         let network = cloud.ensure_network(spec).await.unwrap().view;
-        Self { cloud, folder, network, disk, before, _place: place }
+        Self { cloud, folder, network, disk, before, number, _place: place }
     }
 
     pub fn spec(&self, name: &str) -> InstanceSpec {
@@ -169,7 +170,7 @@ impl TestCloud {
     /// Ends the cloud and asserts that nothing of it is left.
     pub async fn end(self) {
         self.cloud.destroy_all().await.unwrap();
-        assert_eq!(traces(&self.folder), self.before);
+        assert_eq!(traces(&self.folder, self.number), self.before);
         let left: Vec<_> =
             self.folder.read_dir_utf8().unwrap().map(|entry| entry.unwrap().into_path()).collect();
         assert_eq!(left, Vec::<Utf8PathBuf>::new());
@@ -190,8 +191,8 @@ fn cidr(number: u8) -> String {
     format!("10.{}.{number}.0/24", 64 + std::process::id() % 128)
 }
 
-/// What the host has of clouds of a folder, and of networks at all, a line each.
-pub fn traces(folder: &Utf8Path) -> Vec<String> {
+/// What the host has of a test's cloud, a line each.
+pub fn traces(folder: &Utf8Path, number: u8) -> Vec<String> {
     let mut traces = Vec::new();
     let of_folder = |text: &str| text.contains(folder.as_str());
     let mut keep = |kind: &str, lines: &str, wanted: &dyn Fn(&str) -> bool| {
@@ -201,9 +202,8 @@ pub fn traces(folder: &Utf8Path) -> Vec<String> {
     keep("loop", &host("losetup", &["--list", "--noheadings"]).1, &of_folder);
     keep("process", &host("ps", &["-eo", "pid,args"]).1, &of_folder);
     keep("link", &host("ip", &["-oneline", "link", "show"]).1, &of_folder);
-    keep("address", &host("ip", &["-oneline", "-4", "address"]).1, &|line| {
-        line.contains(&cidr(0)[..cidr(0).len() - 6])
-    });
+    let gateway = format!(" {} ", cidr(number).replace(".0/", ".1/"));
+    keep("address", &host("ip", &["-oneline", "-4", "address"]).1, &|line| line.contains(&gateway));
     keep("namespace", &host("ip", &["netns", "list"]).1, &|_| true);
     traces.sort();
     traces
