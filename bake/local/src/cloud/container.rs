@@ -51,6 +51,14 @@ network)
 mounts)
     mount -t overlay -o lowerdir={lowest},upperdir="$PWD/upper",workdir="$PWD/work" overlay root
     stat -c 'inode-%d:%i' root >{IMAGE_LOCK}
+    # The overlay has what it needs. Where unmounts of the host do not reach this namespace, disks seen here would
+    # be held for as long as the machine runs, other machines' too. Some of them may go by themselves meanwhile.
+    mounts=$(cat /proc/self/mountinfo)
+    while read -r _ _ _ _ point _; do
+        case $point in */v1/disks/*/root) umount --lazy "$(printf '%b' "$point")" 2>/dev/null || : ;; esac
+    done <<end
+$mounts
+end
 {mounts}    exec unshare --pid --fork --kill-child=KILL --mount-proc --propagation slave -- sh "$0" boot
     ;;
 boot)

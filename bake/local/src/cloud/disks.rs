@@ -4,8 +4,6 @@
 //! that is possible, so that the cache may forget it.
 
 use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::Digest;
@@ -18,7 +16,7 @@ use super::{CloudError, Kind, instance};
 use crate::copy::copy_disk;
 use crate::disk::root_partition;
 use crate::host::io_error;
-use crate::mount::{loops_of, outside};
+use crate::mount::outside;
 
 const DISK: &str = "disk.raw";
 const ROOT: &str = "root";
@@ -78,19 +76,8 @@ pub(super) fn remove(place: &Place, name: &str) -> Result<(), CloudError> {
     let root = folder.join(ROOT);
     if root.exists() {
         unmount_everywhere(&root)?;
-        wait_for_loop(&folder.join(DISK))?;
     }
     place.remove(Kind::Disk, name)
-}
-
-/// Namespaces of processes that were ended let go a moment later. Those of other commands may take as long as they
-/// run, which is not waited for.
-fn wait_for_loop(disk: &Utf8Path) -> Result<(), CloudError> {
-    let end = Instant::now() + Duration::from_secs(5);
-    while Instant::now() < end && loops_of(|backing| backing == disk.as_str())?.next().is_some() {
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
 }
 
 /// Where mounts outlive this process, and from this process's own view, which may have been taken before. Lazily: what

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use camino::Utf8Path;
 use rustix::process::Signal;
 use serde::Serialize;
 
@@ -97,7 +98,10 @@ pub(super) fn list(place: &Place) -> Result<Vec<Found>, CloudError> {
         found.push(Found { object: Object::Mount(mount.into_string()), known });
     }
     let below = format!("{}/", place.folder());
-    for (device, backing) in loops_of(|backing| backing.starts_with(&below))? {
+    // The kernel gives one device to all who mount the same file, under the name that came first: where that is gone,
+    // others still use it, and it is none of this cloud's.
+    let own = |backing: &str| backing.starts_with(&below) && Utf8Path::new(backing).exists();
+    for (device, backing) in loops_of(own)? {
         let known = inside(&backing);
         found.push(Found { object: Object::Loop(device.into_string(), backing), known });
     }
