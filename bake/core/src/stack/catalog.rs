@@ -203,6 +203,11 @@ impl Property {
         if value::has_references(value) || !value::secrets(value).is_empty() {
             return Ok(value.clone());
         }
+        if self.ty.contains_secret() {
+            let message = "holds a secret, and this one is written in the open".to_owned();
+            let help = "put it into the stack's configuration: `olbake config set --secret`".to_owned();
+            return Err(vec![Unfit { code: "open-secret", message, help: Some(help) }]);
+        }
         self.ty.coerce(value).map_err(|problems| problems.into_iter().map(unfit).collect())
     }
 }
@@ -278,6 +283,19 @@ mod tests {
             [("prot", "unknown-property"), ("network", "missing-property"), ("port", "wrong-type")]
         );
         assert_eq!(problems[0].help.as_deref(), Some("did you mean `port`?"));
+    }
+
+    #[test]
+    fn secrets_are_not_written_in_the_open() {
+        let schema = TypeSchema::object("an account")
+            .takes("password", Type::Secret, Change::InPlace, "its password")
+            .takes("other", Type::Secret.or_none(), Change::InPlace, "another");
+        let marker = crate::secret::SecretId("config.password".into()).marker();
+        let given = |value: &str| json!({"password": value}).as_object().unwrap().clone();
+        assert!(schema.coerce(&given(&marker)).is_ok());
+        let problems = schema.coerce(&given("hunter2")).unwrap_err();
+        assert_eq!((problems.len(), problems[0].code), (1, "open-secret"));
+        assert!(!format!("{problems:?}").contains("hunter2"));
     }
 
     #[test]

@@ -635,16 +635,19 @@ enum Follow {
     Dependents,
 }
 
-/// In what an object differs from what was applied, as far as it can be seen.
+/// In what an object differs from what was applied, as far as it can be seen. Of secrets only null is seen: it is
+/// not the one that was applied.
 pub fn drift(
     schema: &TypeSchema,
     applied: &Map<String, Value>,
     seen: &Map<String, Value>,
     ignored: &BTreeSet<String>,
 ) -> Vec<PropertyChange> {
+    let can_be_seen =
+        |value: &Value, seen: &Value| value::secrets(value).is_empty() || seen.is_null();
     let visible: Map<String, Value> = applied
         .iter()
-        .filter(|(name, value)| seen.contains_key(*name) && value::secrets(value).is_empty())
+        .filter(|(name, value)| seen.get(*name).is_some_and(|seen| can_be_seen(value, seen)))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     let seen = seen.iter().filter(|(name, _)| visible.contains_key(*name));

@@ -160,7 +160,9 @@ impl Work {
         let object = object(&self.stack, &action.name, &action.ty, &action.id);
         match &intent.act {
             IntentAct::Create => provider.create(&object, inputs).await,
-            IntentAct::Import(foreign) => provider.import(&object, foreign).await.map(|live| live.outputs),
+            IntentAct::Import(foreign) => {
+                provider.import(&object, foreign, inputs).await.map(|live| live.outputs)
+            },
             IntentAct::Update => provider.update(&object, inputs).await,
             IntentAct::Delete => provider.delete(&object, inputs).await.map(|()| Map::new()),
         }
@@ -198,6 +200,15 @@ fn reveal(
         Ok((name.clone(), revealed))
     };
     inputs.iter().map(reveal).collect()
+}
+
+/// Properties with those secrets put in that are known here: for looking, which must be possible without them.
+pub(super) fn reveal_known(site: &Site, inputs: &Map<String, Value>) -> Map<String, Value> {
+    let known = |id: &olbake_core::secret::SecretId| {
+        Some((site.secrets)(id).map_or_else(|_| id.marker(), |value| value.to_string()))
+    };
+    let reveal = |input| value::reveal(input, &known).unwrap_or(Value::Null);
+    inputs.iter().map(|(name, input)| (name.clone(), reveal(input))).collect()
 }
 
 fn resolved(state: &StackState, action: &Action) -> Result<Map<String, Value>, StackError> {

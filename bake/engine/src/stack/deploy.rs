@@ -233,7 +233,8 @@ impl Stacks {
         let mut changed = Vec::new();
         for (name, applied) in &state.resources {
             let object = super::look::object(stack, name, &applied.ty, &applied.id);
-            let live = self.site.provider(&applied.ty)?.read(&object, &applied.inputs).await;
+            let revealed = super::carry_out::reveal_known(&self.site, &applied.inputs);
+            let live = self.site.provider(&applied.ty)?.read(&object, &revealed).await;
             let live = live.map_err(|source| StackError::Provider { name: name.clone(), source })?;
             let outputs = live.map(|live| live.outputs);
             if outputs.as_ref() != Some(&applied.outputs) || applied.gone {

@@ -12,6 +12,7 @@ use olbake_core::stack::{ObjectId, Record, ResourceName, ResourceType, StackName
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::carry_out::reveal_known;
 use super::error::StackError;
 use super::event::StackEvent;
 use super::provider::{Life, Live, Object};
@@ -50,7 +51,8 @@ pub async fn inventory(site: &Site, stack: &StackName, state: &StackState) -> Re
 async fn look(site: &Site, object: &Object, applied: &Applied) -> Result<Sight, StackError> {
     let provider = site.provider(&object.ty)?;
     let wrap = |source| StackError::Provider { name: object.name.clone(), source };
-    let Some(Live { inputs, .. }) = provider.read(object, &applied.inputs).await.map_err(wrap)? else {
+    let revealed = reveal_known(site, &applied.inputs);
+    let Some(Live { inputs, .. }) = provider.read(object, &revealed).await.map_err(wrap)? else {
         return Ok(Sight::Gone);
     };
     let is_group = site.catalog.get(&object.ty).is_some_and(|schema| schema.kind == Kind::Group);
@@ -88,7 +90,8 @@ async fn what_became_of(
     let object = object(stack, &intent.name, &intent.ty, &intent.id);
     let provider = site.provider(&intent.ty)?;
     let wrap = |source| StackError::Provider { name: intent.name.clone(), source };
-    let live = provider.read(&object, &intent.inputs).await.map_err(wrap)?;
+    let revealed = reveal_known(site, &intent.inputs);
+    let live = provider.read(&object, &revealed).await.map_err(wrap)?;
     let key = intent.key.clone();
     Ok(match (&intent.act, live) {
         (IntentAct::Create | IntentAct::Import(_), Some(live)) => {
@@ -97,12 +100,12 @@ async fn what_became_of(
         (IntentAct::Create, None) => {
             // Nothing that could be called the object is there; what was made on the way to it goes.
             held.permit()?;
-            provider.delete(&object, &intent.inputs).await.map_err(wrap)?;
+            provider.delete(&object, &revealed).await.map_err(wrap)?;
             Record::NotDone { key }
         }
         (IntentAct::Delete, None) => {
             held.permit()?;
-            provider.delete(&object, &intent.inputs).await.map_err(wrap)?;
+            provider.delete(&object, &revealed).await.map_err(wrap)?;
             Record::Done { key, outputs: serde_json::Map::new(), seen: true }
         }
         (IntentAct::Import(_) | IntentAct::Update | IntentAct::Delete, _) => Record::NotDone { key },

@@ -73,7 +73,8 @@ pub struct Object {
 /// An object as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Live {
-    /// The properties that the provider can see; those that it cannot are absent.
+    /// The properties that the provider can see; those that it cannot are absent. A secret is never among them: null
+    /// stands for one that is not what it is to be.
     pub inputs: Map<String, Value>,
     /// What it gives.
     pub outputs: Map<String, Value>,
@@ -95,7 +96,7 @@ pub trait Provider: Send + Sync {
         inputs: &Map<String, Value>,
     ) -> Result<Map<String, Value>, ProviderError>;
 
-    /// Looks at an object. None: it is not there.
+    /// Looks at an object. None: it is not there. Secrets that are known here are put in; markers of others stay.
     async fn read(&self, object: &Object, inputs: &Map<String, Value>)
     -> Result<Option<Live>, ProviderError>;
 
@@ -109,8 +110,14 @@ pub trait Provider: Send + Sync {
     /// Removes an object, and with a group all of its instances. One that is gone already is no error.
     async fn delete(&self, object: &Object, inputs: &Map<String, Value>) -> Result<(), ProviderError>;
 
-    /// Takes an object that was not made by olbake under an id; gives its properties and outputs.
-    async fn import(&self, object: &Object, _foreign: &str) -> Result<Live, ProviderError> {
+    /// Takes an object that was not made by olbake under an id; gives its properties and outputs. The inputs are those
+    /// that are declared for it: they say where it is, and are not made true.
+    async fn import(
+        &self,
+        object: &Object,
+        _foreign: &str,
+        _inputs: &Map<String, Value>,
+    ) -> Result<Live, ProviderError> {
         Err(ProviderError::refused(format!("objects of type `{}` cannot be imported", object.ty)))
     }
 
