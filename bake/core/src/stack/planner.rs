@@ -643,8 +643,7 @@ pub fn drift(
     seen: &Map<String, Value>,
     ignored: &BTreeSet<String>,
 ) -> Vec<PropertyChange> {
-    let can_be_seen =
-        |value: &Value, seen: &Value| value::secrets(value).is_empty() || seen.is_null();
+    let can_be_seen = |value: &Value, seen: &Value| value::secrets(value).is_empty() || seen.is_null();
     let visible: Map<String, Value> = applied
         .iter()
         .filter(|(name, value)| seen.get(*name).is_some_and(|seen| can_be_seen(value, seen)))

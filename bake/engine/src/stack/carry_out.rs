@@ -162,7 +162,7 @@ impl Work {
             IntentAct::Create => provider.create(&object, inputs).await,
             IntentAct::Import(foreign) => {
                 provider.import(&object, foreign, inputs).await.map(|live| live.outputs)
-            },
+            }
             IntentAct::Update => provider.update(&object, inputs).await,
             IntentAct::Delete => provider.delete(&object, inputs).await.map(|()| Map::new()),
         }
