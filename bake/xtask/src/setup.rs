@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// A program and the package that has it.
-const TOOLS: [(&str, &str); 16] = [
+const TOOLS: [(&str, &str); 17] = [
     ("systemd-nspawn", "systemd-container"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("qemu-img", "qemu-utils"),
@@ -22,10 +22,14 @@ const TOOLS: [(&str, &str); 16] = [
     ("zstd", "zstd"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),
+    ("openssl", "openssl"),
 ];
 
 /// Files that are no programs.
 const FILES: [(&str, &str); 1] = [("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf")];
+
+/// Where PostgreSQL's servers are, each in a folder of its major version: tests run one of their own.
+const SERVERS: &str = "/usr/lib/postgresql";
 
 /// Installs what is missing.
 pub(crate) fn run() -> Result<()> {
@@ -54,9 +58,17 @@ fn missing() -> Vec<&'static str> {
     let tools = TOOLS.iter().filter(|(program, _)| !found(program));
     let files = FILES.iter().filter(|(file, _)| !std::path::Path::new(file).exists());
     let mut packages: Vec<&str> = tools.chain(files).map(|(_, package)| *package).collect();
+    if !has_postgresql() {
+        packages.push("postgresql");
+    }
     packages.sort_unstable();
     packages.dedup();
     packages
+}
+
+fn has_postgresql() -> bool {
+    let mut versions = std::fs::read_dir(SERVERS).into_iter().flatten().filter_map(Result::ok);
+    versions.any(|version| version.path().join("bin/initdb").exists())
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {
