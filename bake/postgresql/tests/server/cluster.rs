@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-pub const ADMIN_PASSWORD: &str = "administrators-own-7d1f";
+pub(crate) const ADMIN_PASSWORD: &str = "administrators-own-7d1f";
 const STACK: &str = "substructure.database.QA";
 
 /// The folder of the newest server's programs.
@@ -32,23 +32,23 @@ fn account() -> Option<(u32, u32)> {
     Some((field(line, 2)?, field(line, 3)?))
 }
 
-pub struct Cluster {
+pub(crate) struct Cluster {
     folder: TempDir,
     programs: PathBuf,
-    pub port: u16,
+    pub(crate) port: u16,
     running: Option<Child>,
 }
 
 impl Cluster {
     /// A cluster that runs; none: there is no PostgreSQL here.
-    pub fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let mut cluster = Self::stopped()?;
         cluster.run();
         Some(cluster)
     }
 
     /// A cluster that does not run yet.
-    pub fn stopped() -> Option<Self> {
+    pub(crate) fn stopped() -> Option<Self> {
         let Some(programs) = programs() else {
             assert!(
                 std::env::var_os("OLBAKE_TEST_REQUIRE").is_none(),
@@ -64,7 +64,7 @@ impl Cluster {
         Some(cluster)
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -106,7 +106,7 @@ impl Cluster {
         fs::write(self.path("data/pg_hba.conf"), access).unwrap();
     }
 
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         let mut server = self.program(&self.programs.join("postgres"));
         let settings = [
             format!("port={}", self.port),
@@ -124,23 +124,23 @@ impl Cluster {
         self.running = Some(server);
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let Some(mut server) = self.running.take() else { return };
         // An immediate shutdown: the server ends its own processes.
         kill_process(Pid::from_child(&server), Signal::QUIT).unwrap();
         server.wait().unwrap();
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap()
     }
 
     /// How resources name this server.
-    pub fn server(&self) -> Value {
+    pub(crate) fn server(&self) -> Value {
         self.server_at(self.port)
     }
 
-    pub fn server_at(&self, port: u16) -> Value {
+    pub(crate) fn server_at(&self, port: u16) -> Value {
         let (host, user) = ("127.0.0.1", "admin");
         let (database, tls) = ("postgres", "require");
         json!({
@@ -149,7 +149,13 @@ impl Cluster {
     }
 
     /// What a statement gives an account, or what the server says against it.
-    pub fn query(&self, user: &str, password: &str, database: &str, sql: &str) -> Result<String, String> {
+    pub(crate) fn query(
+        &self,
+        user: &str,
+        password: &str,
+        database: &str,
+        sql: &str,
+    ) -> Result<String, String> {
         let place = format!("host=127.0.0.1 port={} user={user} dbname={database}", self.port);
         let mut psql = Command::new(self.programs.join("psql"));
         psql.args(["-XtA", "-v", "ON_ERROR_STOP=1", "-c", sql, "-d", &place]).env("PGPASSWORD", password);
@@ -158,7 +164,7 @@ impl Cluster {
         if status.success() { Ok(text(&stdout)) } else { Err(text(&stderr)) }
     }
 
-    pub fn admin(&self, database: &str, sql: &str) -> String {
+    pub(crate) fn admin(&self, database: &str, sql: &str) -> String {
         self.query("admin", ADMIN_PASSWORD, database, sql).unwrap()
     }
 }
@@ -174,12 +180,12 @@ fn done(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-pub fn provider() -> PostgreSql {
+pub(crate) fn provider() -> PostgreSql {
     PostgreSql::with_patience(Duration::from_secs(60))
 }
 
 /// An object of a type, with an id that has its name in it.
-pub fn object(kind: &str, name: &str) -> Object {
+pub(crate) fn object(kind: &str, name: &str) -> Object {
     Object {
         stack: STACK.parse().unwrap(),
         name: name.parse().unwrap(),
@@ -189,14 +195,14 @@ pub fn object(kind: &str, name: &str) -> Object {
 }
 
 /// Properties with a server.
-pub fn inputs(server: &Value, properties: &Value) -> Map<String, Value> {
+pub(crate) fn inputs(server: &Value, properties: &Value) -> Map<String, Value> {
     let mut inputs = properties.as_object().unwrap().clone();
     inputs.insert("server".to_owned(), server.clone());
     inputs
 }
 
 /// An error with its causes.
-pub fn words(error: &dyn std::error::Error) -> String {
+pub(crate) fn words(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
