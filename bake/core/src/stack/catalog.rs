@@ -14,6 +14,8 @@ use crate::settings::{Problem, Type, did_you_mean};
 pub enum Change {
     /// The object is changed where it stands.
     InPlace,
+    /// A group is changed where it stands, and a rollout brings its instances in line, replacing none for it.
+    Settle,
     /// The object is replaced by another.
     Replace,
     /// The instances of a group are replaced by a rollout.

@@ -22,7 +22,7 @@ pub enum Effect {
 impl From<Change> for Effect {
     fn from(change: Change) -> Self {
         match change {
-            Change::InPlace => Self::InPlace,
+            Change::InPlace | Change::Settle => Self::InPlace,
             Change::Rollout => Self::Rollout,
             Change::Replace => Self::Replace,
         }

@@ -15,6 +15,7 @@
 //! | [`state`] | what was applied, as the fold of [`record`]s |
 //! | [`plan`] | every action with its reasons, ids and values |
 //! | [`planner`] | the pure function that makes one |
+//! | [`queue`] | things that come after other things, in order |
 //! | [`compare`] | desired, applied and live values, property by property |
 //! | [`foreign`] | outputs of Pulumi and Terraform states |
 //!
@@ -28,6 +29,7 @@ pub mod graph;
 pub mod name;
 pub mod plan;
 pub mod planner;
+pub mod queue;
 pub mod record;
 pub mod state;
 pub mod value;

@@ -14,12 +14,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::catalog::{Catalog, Kind, Replacement, TypeSchema};
+use super::catalog::{Catalog, Change, Kind, Replacement, TypeSchema};
 use super::compare::{Effect, PropertyChange, changes};
 use super::declare::{Declaration, Declared};
 use super::graph::Graph;
 use super::name::{ObjectId, ResourceName, ResourceType, StackName};
 use super::plan::{Act, Action, Reason, STACK_PLAN_SCHEMA, StackPlan, release};
+use super::queue::Queue;
 use super::record::OperationKey;
 use super::state::{Applied, StackState};
 use super::value;
@@ -185,18 +186,26 @@ impl<'a> Planner<'a> {
 
     /// Resources with all that they need, or with all that needs them.
     fn closure(&self, from: &BTreeSet<ResourceName>, follow: Follow) -> BTreeSet<ResourceName> {
+        let dependents = self.dependents();
         let mut found = from.clone();
         let mut next: Vec<ResourceName> = from.iter().cloned().collect();
         while let Some(name) = next.pop() {
             let more: Vec<ResourceName> = match follow {
                 Follow::Dependencies => self.dependencies.get(&name).into_iter().flatten().cloned().collect(),
-                Follow::Dependents => {
-                    let applied = self.facts.applied.resources.iter();
-                    let needs = applied.filter(|(_, applied)| applied.dependencies.contains(&name));
-                    needs.map(|(dependent, _)| dependent.clone()).collect()
-                }
+                Follow::Dependents => dependents.get(&name).into_iter().flatten().copied().cloned().collect(),
             };
             next.extend(more.into_iter().filter(|more| found.insert(more.clone())));
+        }
+        found
+    }
+
+    /// What was applied, replaced or not, and depended on each resource.
+    fn dependents(&self) -> BTreeMap<&'a ResourceName, Vec<&'a ResourceName>> {
+        let StackState { resources, deposed, .. } = self.facts.applied;
+        let deposed = deposed.values().map(|deposed| (&deposed.name, &deposed.was));
+        let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (name, applied) in resources.iter().chain(deposed) {
+            applied.dependencies.iter().for_each(|before| found.entry(before).or_default().push(name));
         }
         found
     }
@@ -228,8 +237,12 @@ impl<'a> Planner<'a> {
         match applied {
             None => self.create(declared, inputs, 1, vec![Reason::New]),
             Some(applied) if applied.gone || self.is_gone(applied) => {
+                let first_new = self.actions.len();
                 self.create(declared, inputs, applied.generation + 1, vec![Reason::Gone]);
-                self.actions.push(forgotten(&declared.name, applied, Reason::Gone));
+                let mut old = forgotten(&declared.name, applied, Reason::Gone);
+                // As long as the old one is known, the new one is not given its id.
+                old.after.insert(self.actions[first_new].key.clone());
+                self.actions.push(old);
             }
             Some(applied) => self.change(declared, schema, applied, inputs),
         }
@@ -268,6 +281,9 @@ impl<'a> Planner<'a> {
         generation: u64,
         reasons: Vec<Reason>,
     ) {
+        // What an earlier change replaced and did not remove has its id still.
+        let deposed = self.facts.applied.deposed.values().filter(|deposed| deposed.name == declared.name);
+        let generation = deposed.fold(generation, |next, deposed| next.max(deposed.was.generation + 1));
         let act = match &declared.import {
             Some(object) if generation == 1 => Act::Import { object: object.clone() },
             _ => Act::Create,
@@ -299,6 +315,7 @@ impl<'a> Planner<'a> {
         self.fates.insert(&declared.name, Fate::Stays);
         self.outputs.insert(&declared.name, &applied.outputs);
         let before = self.actions.len();
+        let settles = settling(schema, &found);
         if !reasons.is_empty() {
             let mut action = self.action(
                 declared,
@@ -326,7 +343,7 @@ impl<'a> Planner<'a> {
             self.actions.push(action);
         }
         if schema.kind == Kind::Group {
-            self.roll(declared, applied, inputs);
+            self.roll(declared, applied, inputs, settles);
         }
         if self.actions.len() == before {
             self.unchanged += 1;
@@ -445,8 +462,17 @@ impl<'a> Planner<'a> {
     }
 
     /// Brings a group's instances to where they are to be, if they are not there.
-    fn roll(&mut self, declared: &'a Declared, applied: &'a Applied, inputs: Map<String, Value>) {
+    fn roll(
+        &mut self,
+        declared: &'a Declared,
+        applied: &'a Applied,
+        inputs: Map<String, Value>,
+        settles: Vec<String>,
+    ) {
         let mut reasons = Vec::new();
+        if !settles.is_empty() {
+            reasons.push(Reason::Changed { paths: settles });
+        }
         if applied.rollout.is_some() {
             reasons.push(Reason::RolloutUnderWay);
         }
@@ -587,12 +613,10 @@ impl<'a> Planner<'a> {
         let first = self.fates.iter().filter(|(_, fate)| **fate == Fate::MadeAfterRemoval);
         let mut next: Vec<ResourceName> = first.map(|(name, _)| (*name).clone()).collect();
         let mut found: BTreeSet<ResourceName> = next.iter().cloned().collect();
-        let deposed = self.facts.applied.deposed.values().map(|deposed| (&deposed.name, &deposed.was));
-        let applied: Vec<_> = self.facts.applied.resources.iter().chain(deposed).collect();
+        let dependents = self.dependents();
         while let Some(name) = next.pop() {
-            for (dependent, was) in &applied {
-                let goes = was.dependencies.contains(&name) && removers.contains_key(*dependent);
-                if goes && found.insert((*dependent).clone()) {
+            for dependent in dependents.get(&name).into_iter().flatten() {
+                if removers.contains_key(*dependent) && found.insert((*dependent).clone()) {
                     next.push((*dependent).clone());
                 }
             }
@@ -654,6 +678,15 @@ pub fn drift(
     changes(schema, &visible, &seen, ignored)
 }
 
+/// The changed properties that a group's instances are brought in line with.
+fn settling(schema: &TypeSchema, found: &[PropertyChange]) -> Vec<String> {
+    let settles = |change: &&PropertyChange| {
+        let name = change.path.split('.').next().unwrap_or_default();
+        schema.inputs.get(name).is_some_and(|property| property.change == Change::Settle)
+    };
+    found.iter().filter(settles).map(|change| change.path.clone()).collect()
+}
+
 fn is_removal(key: &OperationKey) -> bool {
     key.0.starts_with("delete ")
 }
@@ -704,31 +737,21 @@ fn unknown_dependency<'n>(
 
 /// The actions so that each comes after those that it names; where there is a choice, by key.
 fn in_order(actions: Vec<Action>) -> Vec<Action> {
-    let mut waiting: BTreeMap<OperationKey, Action> =
+    let mut queue = Queue::new(actions.iter().map(|action| (&action.key, &action.after)));
+    let mut order = Vec::with_capacity(actions.len());
+    while let Some(key) = queue.take() {
+        queue.done(&key);
+        order.push(key.clone());
+    }
+    debug_assert!(
+        queue.left().len() == 0,
+        "actions wait for each other: {:?}",
+        queue.left().collect::<Vec<_>>()
+    );
+    order.extend(queue.left().map(|key| (*key).clone()));
+    let mut by_key: BTreeMap<OperationKey, Action> =
         actions.into_iter().map(|action| (action.key.clone(), action)).collect();
-    let mut missing: BTreeMap<OperationKey, usize> = BTreeMap::new();
-    let mut followers: BTreeMap<OperationKey, Vec<OperationKey>> = BTreeMap::new();
-    for action in waiting.values() {
-        let before: Vec<_> = action.after.iter().filter(|key| waiting.contains_key(*key)).cloned().collect();
-        missing.insert(action.key.clone(), before.len());
-        before.into_iter().for_each(|key| followers.entry(key).or_default().push(action.key.clone()));
-    }
-    let mut ready: BTreeSet<OperationKey> =
-        missing.iter().filter(|(_, count)| **count == 0).map(|(key, _)| key.clone()).collect();
-    let mut ordered = Vec::with_capacity(waiting.len());
-    while let Some(key) = ready.pop_first() {
-        ordered.extend(waiting.remove(&key));
-        for follower in followers.remove(&key).into_iter().flatten() {
-            let count = missing.get_mut(&follower).expect("every action is counted");
-            *count -= 1;
-            if *count == 0 {
-                ready.insert(follower);
-            }
-        }
-    }
-    debug_assert!(waiting.is_empty(), "actions wait for each other: {:?}", waiting.keys());
-    ordered.extend(waiting.into_values());
-    ordered
+    order.iter().filter_map(|key| by_key.remove(key)).collect()
 }
 
 #[cfg(test)]

@@ -230,9 +230,9 @@ fn drift_and_loss_are_mended() {
         (id("data"), Sight::Gone),
     ]);
     let plan = planned_over(&declaration, &state, &inventory, &Wishes::default()).unwrap();
-    assert_eq!(keys(&plan), ["forget data", "update net", "create data", "roll web"]);
+    assert_eq!(keys(&plan), ["update net", "create data", "forget data", "roll web"]);
     assert!(
-        matches!(&plan.actions[1].reasons[..], [Reason::Drifted { changes }] if changes[0].path == "note")
+        matches!(&plan.actions[0].reasons[..], [Reason::Drifted { changes }] if changes[0].path == "note")
     );
     assert_eq!(plan.actions[3].reasons, [Reason::Instances { running: 1, size: 2 }]);
     let after = carry_out(&plan, &state);
@@ -279,6 +279,31 @@ fn mistakes_are_named_together() {
     cyclic.resources[2].depends_on.insert("data".parse().unwrap());
     let problems = planned(&cyclic, &StackState::default(), &Wishes::default()).unwrap_err();
     assert_eq!(problems.0[0].message, "resources depend on themselves: `data` → `net` → `data`");
+}
+
+#[test]
+fn an_id_is_not_given_again_while_its_object_is_to_be_removed() {
+    let declaration = three("10.0.0.0/24", "one");
+    let mut state = applied(&declaration);
+    let name: ResourceName = "net".parse().unwrap();
+    let was = state.resources.remove(&name).unwrap();
+    let old = was.id.clone();
+    state.deposed.insert(old.clone(), super::super::state::Deposed { name: name.clone(), was });
+    let plan = planned(&declaration, &state, &Wishes::default()).unwrap();
+    let made = plan.actions.iter().find(|action| action.act == Act::Create && action.name == name).unwrap();
+    assert_eq!(made.generation, 2);
+    assert_ne!(made.id, old);
+    assert!(planned(&declaration, &carry_out(&plan, &state), &Wishes::default()).unwrap().is_empty());
+}
+
+#[test]
+fn what_is_gone_is_let_go_of_when_its_successor_is_known() {
+    let declaration = three("10.0.0.0/24", "one");
+    let state = applied(&declaration);
+    let id = state.resources[&"data".parse::<ResourceName>().unwrap()].id.clone();
+    let plan = planned_over(&declaration, &state, &Inventory::from([(id, Sight::Gone)]), &Wishes::default())
+        .unwrap();
+    assert_eq!(keys(&plan), ["create data", "forget data"]);
 }
 
 /// Stacks of networks and volumes that depend on those before them.
