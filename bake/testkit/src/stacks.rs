@@ -2,9 +2,9 @@
 
 use olbake_core::Digest;
 use olbake_core::stack::declare::Declared;
-use olbake_core::stack::value::Reference;
-use olbake_core::stack::{Declaration, StackName};
-use serde_json::{Value, json};
+use olbake_core::stack::value::{self, Reference};
+use olbake_core::stack::{Declaration, StackName, StackState};
+use serde_json::{Map, Value, json};
 
 use crate::cloud::catalog;
 
@@ -94,4 +94,44 @@ impl Hello {
         declaration.outputs.insert("group".to_owned(), output("web", "group_id"));
         declaration
     }
+}
+
+/// A stack of many resources of the kinds that real stacks have: a network for every hundred, and rules, volumes and
+/// balancers on it that use its outputs.
+pub fn many(count: usize) -> Declaration {
+    let mut declaration = Declaration::new(stack());
+    declaration.resources = (0..count).map(one_of_many).collect();
+    declaration
+}
+
+fn one_of_many(number: usize) -> Declared {
+    let around = format!("network-{:05}", number / 100);
+    let network = output(&around, "network_id");
+    let note = format!("resource {number} of many, which says as much about itself as most do, and no more");
+    match number % 100 {
+        0 => resource(
+            &around,
+            "fake.network",
+            &json!({"cidr": format!("10.{}.0.0/16", number / 100), "note": note}),
+        ),
+        rest if rest % 3 == 0 => {
+            let name = format!("volume-{number:05}");
+            resource(&name, "fake.volume", &json!({"network": network, "megabytes": number}))
+        }
+        rest if rest % 3 == 1 => {
+            let name = format!("balancer-{number:05}");
+            resource(&name, "fake.balancer", &json!({"network": network, "port": 1024 + number % 60_000}))
+        }
+        _ => {
+            let name = format!("inner-{number:05}");
+            let cidr = format!("{}/{number}", network.as_str().unwrap_or_default());
+            resource(&name, "fake.network", &json!({"cidr": cidr, "note": note}))
+        }
+    }
+}
+
+/// Properties with the outputs put in that a state knows.
+pub fn resolved(state: &StackState, inputs: &Map<String, Value>) -> Map<String, Value> {
+    let known = |reference: &Reference| reference.in_map(&state.resources.get(&reference.resource)?.outputs);
+    inputs.iter().map(|(name, input)| (name.clone(), value::resolve(input, &known))).collect()
 }

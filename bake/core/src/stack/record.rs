@@ -152,6 +152,9 @@ pub struct GroupState {
     pub release: Option<Digest>,
     /// The properties of that release: with them, an instance of it can be launched again. Secrets are markers.
     pub properties: Map<String, Value>,
+    /// How many instances of it that rollout was to bring.
+    #[serde(default)]
+    pub size: u32,
     /// Its instances.
     pub instances: Vec<Existing>,
     /// A release that was rolled back, and why.

@@ -1,10 +1,11 @@
 //! Carrying a plan out: every action after those that it names, as many at a time as the site allows, each written
 //! down before and after. Nothing is chosen here. Main function: [`carry_out`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use olbake_core::stack::plan::{Act, Action};
+use olbake_core::stack::queue::Queue;
 use olbake_core::stack::record::{Intent, IntentAct, OperationKey};
 use olbake_core::stack::{Record, StackPlan, StackState, value};
 use serde_json::{Map, Value};
@@ -15,6 +16,7 @@ use super::event::StackEvent;
 use super::look::object;
 use super::provider::ProviderError;
 use super::roll;
+use super::secrets::{reveal, reveal_known};
 use super::site::Site;
 use crate::state::Held;
 
@@ -33,20 +35,14 @@ pub(super) async fn carry_out(
     plan: &StackPlan,
     held: &Arc<Held<StackState>>,
 ) -> Result<Ends, StackError> {
-    let mut waiting: BTreeMap<&OperationKey, BTreeSet<&OperationKey>> = BTreeMap::new();
-    let keys: BTreeSet<&OperationKey> = plan.actions.iter().map(|action| &action.key).collect();
-    for action in &plan.actions {
-        waiting.insert(&action.key, action.after.iter().filter(|key| keys.contains(*key)).collect());
-    }
+    let mut queue = Queue::new(plan.actions.iter().map(|action| (&action.key, &action.after)));
     let by_key: BTreeMap<&OperationKey, &Action> =
         plan.actions.iter().map(|action| (&action.key, action)).collect();
     let mut running: JoinSet<(OperationKey, Result<(), StackError>)> = JoinSet::new();
     let mut ends = Ends::default();
     loop {
         while !site.cancel.is_cancelled() && !held.is_lost() && running.len() < site.jobs.max(1) {
-            let ready = waiting.iter().find(|(_, before)| before.is_empty()).map(|(key, _)| *key);
-            let Some(key) = ready else { break };
-            waiting.remove(key);
+            let Some(key) = queue.take() else { break };
             let work = Work { site: site.clone(), stack: plan.stack.clone(), held: held.clone() };
             let action = by_key[key].clone();
             running.spawn(async move { (action.key.clone(), work.act(&action).await) });
@@ -56,17 +52,15 @@ pub(super) async fn carry_out(
         match result {
             Ok(()) => {
                 ends.done += 1;
-                waiting.values_mut().for_each(|before| {
-                    before.remove(&key);
-                });
+                queue.done(&&by_key[&key].key);
             }
             Err(StackError::Cancelled) => ends.cancelled = true,
             Err(error) => ends.failures.push((key, error)),
         }
     }
-    ends.cancelled |= site.cancel.is_cancelled() && !waiting.is_empty();
-    ends.skipped = waiting.len();
-    waiting.keys().for_each(|key| site.say(StackEvent::ActionSkipped { key: (*key).clone() }));
+    ends.skipped = queue.left().len();
+    ends.cancelled |= site.cancel.is_cancelled() && ends.skipped > 0;
+    queue.left().for_each(|key| site.say(StackEvent::ActionSkipped { key: (*key).clone() }));
     Ok(ends)
 }
 
@@ -130,10 +124,10 @@ impl Work {
     /// Asks a provider, having written down that it will be asked, and writes down what came of it.
     async fn ask(&self, action: &Action) -> Result<(), StackError> {
         let inputs = self.complete(action).await?;
-        let intent = action.intent(inputs.clone()).expect("objects are asked for by an intent");
+        let revealed = self.reveal(action, &inputs)?;
+        let intent = action.intent(inputs).expect("objects are asked for by an intent");
         self.held.append(Record::Intent(Box::new(intent.clone()))).await?;
         self.held.permit()?;
-        let revealed = self.reveal(action, &inputs)?;
         match self.call(action, &intent, &revealed).await {
             Ok(outputs) => {
                 self.held.append(Record::Done { key: intent.key, outputs, seen: true }).await?;
@@ -168,47 +162,17 @@ impl Work {
         }
     }
 
-    /// Properties with the secrets put in: for a provider, and for nobody else.
+    /// Properties with the secrets put in; what is removed need not have them.
     pub(super) fn reveal(
         &self,
         action: &Action,
         inputs: &Map<String, Value>,
     ) -> Result<Map<String, Value>, StackError> {
-        reveal(&self.site, action, inputs)
+        match action.act {
+            Act::Delete => Ok(reveal_known(&self.site, inputs)),
+            _ => reveal(&self.site, &action.name, inputs),
+        }
     }
-}
-
-fn reveal(
-    site: &Site,
-    action: &Action,
-    inputs: &Map<String, Value>,
-) -> Result<Map<String, Value>, StackError> {
-    let failure = |secret: olbake_core::secret::SecretId, problem: String| StackError::Secret {
-        name: action.name.clone(),
-        secret,
-        problem,
-    };
-    let mut values = BTreeMap::new();
-    for id in inputs.values().flat_map(value::secrets) {
-        let read = (site.secrets)(&id).map_err(|problem| failure(id.clone(), problem))?;
-        values.insert(id, read);
-    }
-    let known = |id: &olbake_core::secret::SecretId| values.get(id).map(|value| value.to_string());
-    let reveal = |(name, input): (&String, &Value)| {
-        let revealed =
-            value::reveal(input, &known).map_err(|id| failure(id, "it has no value".to_owned()))?;
-        Ok((name.clone(), revealed))
-    };
-    inputs.iter().map(reveal).collect()
-}
-
-/// Properties with those secrets put in that are known here: for looking, which must be possible without them.
-pub(super) fn reveal_known(site: &Site, inputs: &Map<String, Value>) -> Map<String, Value> {
-    let known = |id: &olbake_core::secret::SecretId| {
-        Some((site.secrets)(id).map_or_else(|_| id.marker(), |value| value.to_string()))
-    };
-    let reveal = |input| value::reveal(input, &known).unwrap_or(Value::Null);
-    inputs.iter().map(|(name, input)| (name.clone(), reveal(input))).collect()
 }
 
 fn resolved(state: &StackState, action: &Action) -> Result<Map<String, Value>, StackError> {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::carry_out::{Ends, carry_out};
 use super::error::StackError;
 use super::event::StackEvent;
-use super::look::{inventory, resolve};
+use super::look::{foresee, inventory, resolve};
 use super::site::Site;
 use crate::state::{Held, HoldOptions, StateStore, Viewed};
 
@@ -90,10 +90,11 @@ impl Stacks {
         refresh: Refresh,
     ) -> Result<Preview, StackError> {
         let viewed = self.read(&declaration.stack).await?;
-        let (state, base, holder) = match viewed {
+        let (mut state, base, holder) = match viewed {
             Some(Viewed { state, version, holder, .. }) => (state, version, holder),
             None => (StackState::default(), nothing(), None),
         };
+        foresee(&self.site, &declaration.stack, &mut state).await?;
         let inventory = self.look(&declaration.stack, &state, refresh).await?;
         let plan = self.plan(declaration, &state, base, &inventory, wishes)?;
         Ok(Preview { plan, state, inventory, holder })
@@ -192,6 +193,9 @@ impl Stacks {
                 seconds: self.site.seconds_since(started),
             });
         }
+        if held.is_lost() {
+            return Err(held.lost().await.into());
+        }
         if cancelled {
             return Err(StackError::Cancelled);
         }
@@ -233,8 +237,8 @@ impl Stacks {
         let mut changed = Vec::new();
         for (name, applied) in &state.resources {
             let object = super::look::object(stack, name, &applied.ty, &applied.id);
-            let revealed = super::carry_out::reveal_known(&self.site, &applied.inputs);
-            let live = self.site.provider(&applied.ty)?.read(&object, &revealed).await;
+            let inputs = super::secrets::reveal_known(&self.site, &applied.inputs);
+            let live = self.site.provider(&applied.ty)?.read(&object, &inputs).await;
             let live = live.map_err(|source| StackError::Provider { name: name.clone(), source })?;
             let outputs = live.map(|live| live.outputs);
             if outputs.as_ref() != Some(&applied.outputs) || applied.gone {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use olbake_core::rollout::Verdict;
+use olbake_core::rollout::{Fronting, Verdict};
 use olbake_core::stack::catalog::Kind;
 use olbake_core::stack::planner::{Inventory, Sight};
 use olbake_core::stack::record::{Intent, IntentAct};
@@ -12,10 +12,11 @@ use olbake_core::stack::{ObjectId, Record, ResourceName, ResourceType, StackName
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::carry_out::reveal_known;
 use super::error::StackError;
 use super::event::StackEvent;
-use super::provider::{Life, Live, Object};
+use super::group::Group;
+use super::provider::{Life, Live, Object, Seen};
+use super::secrets::reveal_known;
 use super::site::Site;
 use crate::state::Held;
 
@@ -51,18 +52,26 @@ pub async fn inventory(site: &Site, stack: &StackName, state: &StackState) -> Re
 async fn look(site: &Site, object: &Object, applied: &Applied) -> Result<Sight, StackError> {
     let provider = site.provider(&object.ty)?;
     let wrap = |source| StackError::Provider { name: object.name.clone(), source };
-    let revealed = reveal_known(site, &applied.inputs);
-    let Some(Live { inputs, .. }) = provider.read(object, &revealed).await.map_err(wrap)? else {
+    let known = reveal_known(site, &applied.inputs);
+    let Some(Live { inputs, .. }) = provider.read(object, &known).await.map_err(wrap)? else {
         return Ok(Sight::Gone);
     };
     let is_group = site.catalog.get(&object.ty).is_some_and(|schema| schema.kind == Kind::Group);
     let (true, Some(fleet)) = (is_group, provider.fleet()) else { return Ok(Sight::There(inputs)) };
-    let seen = fleet.observe(object, &applied.inputs).await.map_err(wrap)?;
+    let seen = fleet.observe(object, &known).await.map_err(wrap)?;
     let release = applied.group.as_ref().and_then(|group| group.release);
-    let serves = seen.iter().filter(|seen| {
-        seen.life == Life::Running && seen.release == release && seen.in_service != Some(Verdict::Failing)
-    });
+    let fronting = Group::read(&known).map_or(Fronting::Nothing, |group| group.fronting());
+    let serves = seen.iter().filter(|seen| seen.release == release && serves(seen, fronting));
     Ok(Sight::Group { properties: inputs, running: serves.count() as u64 })
+}
+
+/// Whether requests reach an instance, as far as it is known.
+fn serves(seen: &Seen, fronting: Fronting) -> bool {
+    let reached = match fronting {
+        Fronting::Balancer => seen.in_service.is_some_and(|verdict| verdict != Verdict::Failing),
+        Fronting::Nothing => true,
+    };
+    reached && seen.life == Life::Running && seen.draining.is_none()
 }
 
 /// Finds out what became of calls whose end an earlier process did not see, and writes it down.
@@ -73,7 +82,14 @@ pub(super) async fn resolve(
 ) -> Result<(), StackError> {
     let pending: Vec<Intent> = held.with(|state| state.pending.values().cloned().collect()).await?;
     for intent in pending {
-        let record = what_became_of(site, stack, &intent, held).await?;
+        let (record, debris) = what_became_of(site, stack, &intent).await?;
+        if debris == Debris::Perhaps {
+            held.permit()?;
+            let object = object(stack, &intent.name, &intent.ty, &intent.id);
+            let inputs = reveal_known(site, &intent.inputs);
+            let removed = site.provider(&intent.ty)?.delete(&object, &inputs).await;
+            removed.map_err(|source| StackError::Provider { name: intent.name.clone(), source })?;
+        }
         let done = matches!(record, Record::Done { .. });
         held.append(record).await?;
         site.say(StackEvent::Resolved { key: intent.key, done });
@@ -81,33 +97,48 @@ pub(super) async fn resolve(
     Ok(())
 }
 
+/// The state as [`resolve`] will find it: nothing is written down and nothing is removed.
+pub(super) async fn foresee(
+    site: &Site,
+    stack: &StackName,
+    state: &mut StackState,
+) -> Result<(), StackError> {
+    let pending: Vec<Intent> = state.pending.values().cloned().collect();
+    for intent in pending {
+        let (record, _) = what_became_of(site, stack, &intent).await?;
+        state.apply(&record).expect("the call is among those whose end is not known");
+    }
+    Ok(())
+}
+
+/// Whether there may be parts of an object that is not there as a whole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Debris {
+    None,
+    Perhaps,
+}
+
 async fn what_became_of(
     site: &Site,
     stack: &StackName,
     intent: &Intent,
-    held: &Held<StackState>,
-) -> Result<Record, StackError> {
+) -> Result<(Record, Debris), StackError> {
     let object = object(stack, &intent.name, &intent.ty, &intent.id);
-    let provider = site.provider(&intent.ty)?;
-    let wrap = |source| StackError::Provider { name: intent.name.clone(), source };
-    let revealed = reveal_known(site, &intent.inputs);
-    let live = provider.read(&object, &revealed).await.map_err(wrap)?;
+    let inputs = reveal_known(site, &intent.inputs);
+    let live = site.provider(&intent.ty)?.read(&object, &inputs).await;
+    let live = live.map_err(|source| StackError::Provider { name: intent.name.clone(), source })?;
     let key = intent.key.clone();
     Ok(match (&intent.act, live) {
         (IntentAct::Create | IntentAct::Import(_), Some(live)) => {
-            Record::Done { key, outputs: live.outputs, seen: false }
+            (Record::Done { key, outputs: live.outputs, seen: false }, Debris::None)
         }
-        (IntentAct::Create, None) => {
-            // Nothing that could be called the object is there; what was made on the way to it goes.
-            held.permit()?;
-            provider.delete(&object, &revealed).await.map_err(wrap)?;
-            Record::NotDone { key }
-        }
+        // Nothing that could be called the object is there; what was made on the way to it, or is left, goes.
+        (IntentAct::Create, None) => (Record::NotDone { key }, Debris::Perhaps),
         (IntentAct::Delete, None) => {
-            held.permit()?;
-            provider.delete(&object, &revealed).await.map_err(wrap)?;
-            Record::Done { key, outputs: serde_json::Map::new(), seen: true }
+            (Record::Done { key, outputs: serde_json::Map::new(), seen: true }, Debris::Perhaps)
         }
-        (IntentAct::Import(_) | IntentAct::Update | IntentAct::Delete, _) => Record::NotDone { key },
+        (IntentAct::Import(_) | IntentAct::Update | IntentAct::Delete, _) => {
+            (Record::NotDone { key }, Debris::None)
+        }
     })
 }

@@ -7,6 +7,7 @@
 //! | `carry_out.rs` | the actions of a plan, in order, many at a time |
 //! | `roll.rs` | the rollout of a group |
 //! | `group.rs` | what groups have in common: size, image, health, strategy |
+//! | `secrets.rs` | secrets put into properties |
 //! | `provider.rs` | what a provider can do |
 //! | `site.rs` | providers, secrets, images and listeners around a change |
 
@@ -20,6 +21,7 @@ mod images;
 mod look;
 pub mod provider;
 mod roll;
+mod secrets;
 mod site;
 
 pub use deploy::{Change, Changed, Preview, Refresh, Stacks};

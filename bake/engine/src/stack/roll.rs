@@ -68,7 +68,7 @@ impl<'a> Driver<'a> {
             held.with(|state| state.resources.get(&name).and_then(|applied| applied.group.clone())).await?;
         let before = before.unwrap_or_default();
         let mut releases = Releases::from([(to, release_properties(schema, &revealed))]);
-        if let Some(from) = captured(&before, 0) {
+        if let Some(from) = captured(&before) {
             let properties = work.reveal(action, &before.properties)?;
             releases.entry(from.release).or_insert(properties);
         }
@@ -113,7 +113,7 @@ impl<'a> Driver<'a> {
         if let Some(written) = written {
             let mut machine: Rollout = serde_json::from_value(written)
                 .map_err(|source| StackError::BadRollout { name: name.clone(), source })?;
-            if machine.request().to == self.to && machine.request().desired == self.group.size {
+            if self.is_wanted(machine.request())? {
                 machine.resume(&[], self.site().now());
                 return Ok(machine);
             }
@@ -123,9 +123,24 @@ impl<'a> Driver<'a> {
         Ok(Rollout::begin(request, self.site().now())?)
     }
 
+    /// Whether a rollout that is under way leads to what is wanted now, and as it is wanted: bounds that were
+    /// changed since may be what lets it succeed.
+    fn is_wanted(&self, request: &Request) -> Result<bool, StackError> {
+        Ok(request.to == self.to
+            && request.desired == self.group.size
+            && request.options == self.options()?
+            && request.checks == self.group.checks()
+            && request.fronting == self.group.fronting())
+    }
+
+    fn options(&self) -> Result<rollout::Options, StackError> {
+        let wrong = |problem: String| StackError::Value { name: self.name.clone(), problem };
+        self.group.options().map_err(wrong)
+    }
+
     async fn request(&self, inherited_liens: BTreeSet<rollout::Lien>) -> Result<Request, StackError> {
         let seen = self.fleet()?.observe(&self.object, &self.revealed).await.map_err(|e| self.wrap(e))?;
-        let from = captured(&self.before, seen.len());
+        let from = captured(&self.before);
         let images = &self.site().images;
         let preflight = Preflight {
             to: images.availability(&self.to.image).await?,
@@ -135,7 +150,6 @@ impl<'a> Driver<'a> {
             },
             room: None,
         };
-        let wrong = |problem: String| StackError::Value { name: self.name.clone(), problem };
         let hooks = if self.hooks.values().any(|hooks| !hooks.is_empty()) {
             BTreeSet::from([Hook::AfterDrain])
         } else {
@@ -148,7 +162,7 @@ impl<'a> Driver<'a> {
             to: self.to,
             desired: self.group.size,
             existing: seen.iter().filter_map(|seen| self.existing(seen)).collect(),
-            options: self.group.options().map_err(wrong)?,
+            options: self.options()?,
             fronting: self.group.fronting(),
             checks: self.group.checks(),
             hooks,
@@ -169,8 +183,10 @@ impl<'a> Driver<'a> {
 
     fn existing(&self, seen: &Seen) -> Option<Existing> {
         let known = |digest: &Digest| self.releases.keys().find(|release| release.inputs == *digest).copied();
-        // An instance of a release that nobody knows any more is of some other image: it is to be replaced.
-        let strange = Release { image: Digest::of(b"unknown"), inputs: Digest::of(b"unknown") };
+        // A release that nobody knows any more can serve, but not be launched: it is what it says it is.
+        let nothing = Digest::of(b"unknown");
+        let strange =
+            Release { image: seen.image.unwrap_or(nothing), inputs: seen.release.unwrap_or(nothing) };
         (seen.life != Life::Absent).then(|| Existing {
             id: seen.instance.clone(),
             release: seen.release.as_ref().and_then(known).unwrap_or(strange),
@@ -268,6 +284,7 @@ impl<'a> Driver<'a> {
             (Outcome::Succeeded, Some(schema)) => GroupState {
                 release: Some(self.to.inputs),
                 properties: release_properties(schema, &self.inputs),
+                size: self.group.size,
                 instances,
                 refused: None,
             },
@@ -288,11 +305,9 @@ impl<'a> Driver<'a> {
 }
 
 /// What ran before, if a rollout ever succeeded.
-fn captured(before: &GroupState, seen: usize) -> Option<Captured> {
+fn captured(before: &GroupState) -> Option<Captured> {
     let image = Group::image_of(&before.properties)?;
-    let size = if before.instances.is_empty() { seen } else { before.instances.len() };
-    let size = u32::try_from(size).unwrap_or(u32::MAX);
-    Some(Captured { release: Release { image, inputs: before.release? }, size })
+    Some(Captured { release: Release { image, inputs: before.release? }, size: before.size })
 }
 
 fn fleet(provider: &dyn Provider) -> Result<&dyn Fleet, ProviderError> {

@@ -22,6 +22,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -171,25 +172,60 @@ impl Cloud {
     /// Lets a process do something until it ends, or until the chosen call hangs; then everything that it had is
     /// dropped. None: it was cut short so.
     pub fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        match self.freeze(work) {
+            Ok(ended) => Some(ended),
+            Err(Frozen { runtime, work, .. }) => {
+                drop(work);
+                runtime.shutdown_background();
+                self.busy.store(0, Ordering::SeqCst);
+                None
+            }
+        }
+    }
+
+    /// Lets a process do something until it ends, or until the chosen call hangs; then nothing of it moves any more.
+    pub fn freeze<'a, T>(&'a self, work: impl Future<Output = T> + 'a) -> Result<T, Frozen<'a, T>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime of one thread can be had");
+        let mut work: Pin<Box<dyn Future<Output = T> + 'a>> = Box::pin(work);
         let ended = runtime.block_on(async {
             self.clock.start();
             let ended = tokio::select! {
                 biased;
-                ended = work => Some(ended),
+                ended = &mut work => Some(ended),
                 () = self.faults.hung() => None,
             };
             self.clock.stop();
             ended
         });
-        runtime.shutdown_background();
-        self.busy.store(0, Ordering::SeqCst);
-        ended
+        ended.ok_or(Frozen { cloud: self, runtime, work })
     }
 
     /// Lets so much time pass that no lease is left.
     pub fn let_leases_end(&self) {
         self.clock.advance(HoldOptions::TTL + Duration::from_secs(1));
+    }
+}
+
+/// A process that was stopped.
+pub struct Frozen<'a, T> {
+    cloud: &'a Cloud,
+    runtime: tokio::runtime::Runtime,
+    work: Pin<Box<dyn Future<Output = T> + 'a>>,
+}
+
+impl<T> Frozen<'_, T> {
+    /// Lets it go on to its end, with the call that hung.
+    pub fn wake(self) -> T {
+        let Self { cloud, runtime, work } = self;
+        cloud.faults.release();
+        let ended = runtime.block_on(async {
+            cloud.clock.start();
+            let ended = work.await;
+            cloud.clock.stop();
+            ended
+        });
+        runtime.shutdown_background();
+        ended
     }
 }

@@ -41,7 +41,7 @@ fn balancer() -> TypeSchema {
 fn group() -> TypeSchema {
     group::properties(TypeSchema::group("a group of instances"))
         .takes("network", Type::Str, Change::Replace, "where it is")
-        .takes_or("load_balancer", Type::Str.or_none(), Value::Null, Change::InPlace, "in front of it")
+        .takes_or("load_balancer", Type::Str.or_none(), Value::Null, Change::Settle, "in front of it")
         .takes_or(
             "boot",
             Type::Str.or_none(),
