@@ -269,6 +269,23 @@ fn a_secret_that_changed_is_a_change() {
 }
 
 #[test]
+fn of_secrets_only_a_difference_is_seen() {
+    let id = SecretId("config.note".into());
+    let mut declaration = three("10.0.0.0/24", "one");
+    declaration.resources[2].inputs.insert("note".into(), Value::String(id.marker()));
+    declaration.secrets.insert(id, Digest::of(b"one"));
+    let state = applied(&declaration);
+    let net = state.resources[&"net".parse::<ResourceName>().unwrap()].id.clone();
+    let seen = |note: Value| {
+        let sight = Sight::There(Map::from_iter([("note".to_owned(), note)]));
+        planned_over(&declaration, &state, &Inventory::from([(net.clone(), sight)]), &Wishes::default())
+            .unwrap()
+    };
+    assert!(seen(json!("what a provider tells by mistake")).is_empty());
+    assert_eq!(keys(&seen(Value::Null)), ["update net"]);
+}
+
+#[test]
 fn mistakes_are_named_together() {
     let mut declaration = three("10.0.0.0/24", "one");
     declaration.resources[0].depends_on.insert("dat".parse().unwrap());
