@@ -95,6 +95,32 @@ impl Sweep {
     }
 }
 
+impl Sweep {
+    /// Is killed at some calls, and who goes on is killed at some calls too, before a third finishes.
+    fn run_twice(&self) {
+        let prepared = self.prepare();
+        let calls = self.calls(&prepared).len();
+        let mut left = BTreeSet::new();
+        let after = |number| Chosen { among: Among::Boundaries, number, fault: Fault::HangAfter };
+        for first in (0..calls).step_by(6) {
+            for second in (0..).map(|step| step * 9 + first % 9) {
+                let cloud = prepared.fork();
+                cloud.faults.choose(Some(after(first)));
+                assert!(cloud.deploy(&self.declaration(), &self.wishes(), Takeover::Refuse).is_none());
+                cloud.faults.choose(Some(after(second)));
+                let ended = cloud.deploy(&self.declaration(), &self.wishes(), Takeover::Force);
+                if let Some(ended) = ended {
+                    assert!(ended.is_ok(), "killed at {first}: {ended:?}");
+                    break;
+                }
+                if left.insert(cloud.fingerprint()) {
+                    self.go_on(&cloud, after(second));
+                }
+            }
+        }
+    }
+}
+
 /// How a process can be killed at a call: not to hear what was read is the same as not to ask.
 fn faults(nature: Nature) -> &'static [Fault] {
     match nature {
@@ -131,6 +157,19 @@ fn destroy() {
 fn replace() {
     let after = Hello { cidr: "10.1.0.0/24", ..Hello::default() };
     Sweep { before: Some(Hello::default()), after: Some(after), bounds: None }.run();
+}
+
+#[test]
+fn replace_twice() {
+    let after = Hello { cidr: "10.1.0.0/24", ..Hello::default() };
+    Sweep { before: Some(Hello::default()), after: Some(after), bounds: None }.run_twice();
+}
+
+#[test]
+fn rolling_twice() {
+    let after = Hello { image: "two", ..Hello::default() };
+    let bounds = Some(Extent { least: 3, most: 4 });
+    Sweep { before: Some(Hello::default()), after: Some(after), bounds }.run_twice();
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod bake;
 mod boot;
 mod plan;
+mod preview;
 mod process;
 mod store;
 mod workspace;
@@ -49,8 +50,9 @@ struct Group {
     measure: fn(&Built) -> Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 4] = [
+const GROUPS: [Group; 5] = [
     Group { names: &plan::FIGURES, measure: plan::measure },
+    Group { names: &preview::FIGURES, measure: preview::measure },
     Group { names: &store::FIGURES, measure: store::measure },
     Group { names: &bake::FIGURES, measure: bake::measure },
     Group { names: &boot::FIGURES, measure: boot::measure },
@@ -114,7 +116,7 @@ fn print(figure: &Figure, json: bool) {
         );
     } else {
         let verdict = if figure.holds() { " " } else { "!" };
-        println!("{verdict} {name:<24} {value:>9.3} {unit:<3} {target:<16} {against}");
+        println!("{verdict} {name:<28} {value:>9.3} {unit:<3} {target:<16} {against}");
     }
 }
 
