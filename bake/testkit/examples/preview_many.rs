@@ -56,9 +56,10 @@ async fn make(folder: &Utf8Path, count: usize) -> Result<serde_json::Value, Box<
     let held =
         Arc::new(store.hold::<StackState>(&declaration.stack, HoldOptions::here("bench", "make")?).await?);
     held.append(Record::Begun { plan: plan.digest(), images: plan.images.clone(), at: 0 }).await?;
-    for actions in plan.actions.chunks(TOGETHER) {
+    let (first, then): (Vec<_>, Vec<_>) = plan.actions.iter().partition(|action| action.after.is_empty());
+    for actions in first.chunks(TOGETHER).chain(then.chunks(TOGETHER)) {
         let made = actions.iter().map(|action| {
-            let (held, action) = (held.clone(), action.clone());
+            let (held, action) = (held.clone(), (*action).clone());
             tokio::spawn(async move {
                 let inputs =
                     held.with(|state| olbake_testkit::stacks::resolved(state, &action.inputs)).await?;
