@@ -1,4 +1,4 @@
-//! Reads the state of a stack of many resources from files and plans it anew where nothing changed, and says how
+//! Evaluates the recipe of a stack of many resources, reads its state from files and plans it anew where nothing changed, and says how
 //! long it took, as JSON: `cargo run --release -p olbake-testkit --example preview_many -- read FOLDER 10000`.
 //! `make` instead of `read` writes the state first and says how many bytes each create wrote. `cargo xtask bench
 //! preview` runs it.
@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use olbake_core::stack::Record;
-use olbake_core::stack::StackState;
+use olbake_core::plan::Architecture;
 use olbake_core::stack::planner::{self, Facts, Inventory, Wishes};
+use olbake_core::stack::{Declaration, Record, StackState};
 use olbake_engine::stack::{Refresh, Site, Stacks};
 use olbake_engine::state::{HoldOptions, StateStore};
+use olbake_lang::{Inputs, StackInputs, Workspace};
 use olbake_testkit::cloud::{Cloud, catalog};
-use olbake_testkit::stacks::many;
+use olbake_testkit::stacks::{stack, write_many};
 use serde_json::{Map, json};
 
 /// Resources that are made at the same time and so may share a slot of the journal.
@@ -37,7 +38,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Writes what a change that makes everything writes.
 async fn make(folder: &Utf8Path, count: usize) -> Result<serde_json::Value, Box<dyn Error>> {
-    let declaration = many(count);
+    std::fs::create_dir_all(folder)?;
+    write_many(folder.as_std_path(), count)?;
+    let declaration = evaluate(folder)?;
     let applied = StackState::default();
     let wishes = Wishes::default();
     let inventory = Inventory::new();
@@ -77,24 +80,33 @@ async fn make(folder: &Utf8Path, count: usize) -> Result<serde_json::Value, Box<
     let outputs = std::collections::BTreeMap::new();
     held.append(Record::Finished { outputs, references: plan.references.clone(), at: 1 }).await?;
     held.close("made").await?;
-    let bytes = size_of(folder.as_std_path())?;
+    let bytes = size_of(folder.join("state").as_std_path())?;
     Ok(json!({"resources": count, "bytes": bytes, "bytes_per_create": bytes as f64 / count as f64}))
 }
 
-/// Reads the state and plans.
+/// What the recipe declares.
+fn evaluate(folder: &Utf8Path) -> Result<Declaration, Box<dyn Error>> {
+    let workspace = Workspace::load(folder)?.with_stacks(catalog(), &["QA".to_owned()]);
+    let inputs = StackInputs::offline(&Inputs::offline(Architecture::Amd64));
+    let evaluated = workspace.evaluate(&stack(), &inputs);
+    Ok(evaluated.map_err(|problems| format!("{problems}"))?.declaration)
+}
+
+/// Evaluates the recipe, reads the state and plans.
 async fn read(folder: &Utf8Path, count: usize) -> Result<serde_json::Value, Box<dyn Error>> {
-    let declaration = many(count);
+    let start = Instant::now();
+    let declaration = evaluate(folder)?;
+    let evaluating = start.elapsed().as_secs_f64();
     let cloud = Cloud::new();
     let mut site: Site = cloud.process().0.site;
     site.clock = Arc::new(olbake_engine::state::SystemClock);
     let stacks = Stacks { store: StateStore::open("file://state", folder)?, site };
-    let start = Instant::now();
     let preview = stacks.preview(&declaration, &Wishes::default(), Refresh::Trust).await?;
     let seconds = start.elapsed().as_secs_f64();
     if !preview.plan.is_empty() || preview.plan.unchanged != count {
         return Err(format!("{} actions for unchanged resources", preview.plan.actions.len()).into());
     }
-    Ok(json!({"resources": count, "seconds": seconds}))
+    Ok(json!({"resources": count, "seconds": seconds, "evaluating_seconds": evaluating}))
 }
 
 fn size_of(folder: &std::path::Path) -> std::io::Result<u64> {

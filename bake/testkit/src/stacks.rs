@@ -1,5 +1,8 @@
 //! Declarations of stacks for tests and benchmarks, in the cloud of [`crate::cloud`].
 
+use std::path::Path;
+use std::{fs, io};
+
 use olbake_core::Digest;
 use olbake_core::stack::declare::Declared;
 use olbake_core::stack::value::{self, Reference};
@@ -96,39 +99,35 @@ impl Hello {
     }
 }
 
-/// A stack of many resources of the kinds that real stacks have: a network for every hundred, and rules, volumes and
-/// balancers on it that use its outputs.
-pub fn many(count: usize) -> Declaration {
-    let mut declaration = Declaration::new(stack());
-    declaration.resources = (0..count).map(one_of_many).collect();
-    declaration
+/// Writes a workspace whose one stack, [`stack`], has many resources of the kinds that real stacks have: a network
+/// for every hundred, and volumes, balancers and networks on it that use its outputs.
+pub fn write_many(root: &Path, count: usize) -> io::Result<()> {
+    let project = root.join("stacks/applications/hello");
+    fs::create_dir_all(&project)?;
+    fs::write(root.join("olbake.toml"), "")?;
+    fs::write(project.join("QA.toml"), "")?;
+    fs::write(project.join("stack.star"), MANY.replace("COUNT", &count.to_string()))
 }
 
-fn one_of_many(number: usize) -> Declared {
-    let around = format!("network-{:05}", number / 100);
-    let network = output(&around, "network_id");
-    let note = format!("resource {number} of many, which says as much about itself as most do, and no more");
-    match number % 100 {
-        0 => resource(
-            &around,
-            "fake.network",
-            &json!({"cidr": format!("10.{}.0.0/16", number / 100), "note": note}),
-        ),
-        rest if rest % 3 == 0 => {
-            let name = format!("volume-{number:05}");
-            resource(&name, "fake.volume", &json!({"network": network, "megabytes": number}))
-        }
-        rest if rest % 3 == 1 => {
-            let name = format!("balancer-{number:05}");
-            resource(&name, "fake.balancer", &json!({"network": network, "port": 1024 + number % 60_000}))
-        }
-        _ => {
-            let name = format!("inner-{number:05}");
-            let cidr = format!("{}/{number}", network.as_str().unwrap_or_default());
-            resource(&name, "fake.network", &json!({"cidr": cidr, "note": note}))
-        }
-    }
-}
+const MANY: &str = r#"
+NOTE = "of many resources, each of which says as much about itself as most do, and no more than that"
+
+def _one(number, network):
+    if number % 3 == 0:
+        fake.volume("volume-" + str(number), network = network.network_id, megabytes = number)
+    elif number % 3 == 1:
+        fake.balancer("balancer-" + str(number), network = network.network_id, port = 1024 + number % 60000)
+    else:
+        fake.network("inner-" + str(number), cidr = f"{network.network_id}/{number}", note = NOTE)
+
+def stack(c, ctx):
+    for hundred in range(COUNT // 100):
+        network = fake.network("network-" + str(hundred), cidr = "10." + str(hundred) + ".0.0/16", note = NOTE)
+        for rest in range(1, 100):
+            _one(hundred * 100 + rest, network)
+
+project(stack = stack)
+"#;
 
 /// Properties with the outputs put in that a state knows.
 pub fn resolved(state: &StackState, inputs: &Map<String, Value>) -> Map<String, Value> {

@@ -1,4 +1,4 @@
-//! Plans of a stack whose many resources did not change, from a state on files; and what creates write there.
+//! Plans of a stack whose many resources did not change, from a recipe and a state on files; and what creates write there.
 
 use std::process::Command;
 
@@ -33,7 +33,7 @@ pub(super) fn measure(_: &Built) -> Result<Vec<Figure>> {
             value: seconds,
             unit: "s",
             against: format!(
-                "state read from files and planned, nothing changed, not looked at; median of {REPEATS}"
+                "recipe evaluated, state read from files and planned, nothing changed, not looked at; median of {REPEATS}"
             ),
             target: Target::AtMost(0.5),
         },
