@@ -40,7 +40,11 @@ fn network() -> TypeSchema {
         .takes("cidr", Type::Cidr, Change::Replace, "its addresses; no other network may have one of them")
         .gives("id", Type::Str, "what other resources name it by")
         .gives("cidr", Type::Cidr, "its addresses")
-        .gives("gateway", Type::Ip, "the host's address in it, where load balancers listen and names are answered")
+        .gives(
+            "gateway",
+            Type::Ip,
+            "the host's address in it, where load balancers listen and names are answered",
+        )
 }
 
 fn volume() -> TypeSchema {
@@ -63,11 +67,29 @@ fn balancer() -> TypeSchema {
         .delete_first()
         .takes("network", Type::Str, Change::Replace, "the network of its members: its `id`")
         .takes("listeners", list(listener), Change::InPlace, "ports, and the backend behind each")
-        .takes_or("health_path", Type::Str.or_none(), Value::Null, Change::InPlace, "asked of each member by HTTP; none: that it accepts a connection is enough")
-        .takes_or("health_interval", Type::Duration, json!("1s"), Change::InPlace, "the time between two checks of a member")
+        .takes_or(
+            "health_path",
+            Type::Str.or_none(),
+            Value::Null,
+            Change::InPlace,
+            "asked of each member by HTTP; none: that it accepts a connection is enough",
+        )
+        .takes_or(
+            "health_interval",
+            Type::Duration,
+            json!("1s"),
+            Change::InPlace,
+            "the time between two checks of a member",
+        )
         .takes_or("rise", Type::Int, json!(2), Change::InPlace, "good checks that make a member healthy")
         .takes_or("fall", Type::Int, json!(2), Change::InPlace, "bad checks that make it unhealthy")
-        .takes_or("drain_timeout", Type::Duration, json!("60s"), Change::InPlace, "how long old connections may take when listeners change")
+        .takes_or(
+            "drain_timeout",
+            Type::Duration,
+            json!("60s"),
+            Change::InPlace,
+            "how long old connections may take when listeners change",
+        )
         .gives("id", Type::Str, "what groups name it by")
         .gives("address", Type::Ip, "where it listens")
 }
@@ -91,15 +113,68 @@ fn instance_group() -> TypeSchema {
     ]);
     let group = TypeSchema::group("Instances of one image, replaced by rollouts.");
     group::properties(group)
-        .takes("network", Type::Str, Change::Replace, "where instances have their addresses: the network's `id`")
-        .takes_or("load_balancer", balancer.or_none(), Value::Null, Change::Replace, "what stands in front of them, and the port that they answer on")
-        .takes_or("hostname", Type::Str.or_none(), Value::Null, Change::Rollout, "host name of instances; none: the resource's name")
-        .takes_or("dns_name", Type::Hostname.or_none(), Value::Null, Change::InPlace, "a name in the network that stands for the instances")
-        .takes_or("user_data", Type::Str.or_none(), Value::Null, Change::Rollout, "for cloud-init; it is no place for secrets")
-        .takes_or("volumes", list(volume), json!([]), Change::Rollout, "where volumes are mounted; the instance in the first place has the first of each")
-        .takes_or("vm", Type::Bool, json!(false), Change::Rollout, "instances are virtual machines instead of containers")
-        .takes_or("memory", Type::Bytes.or_none(), Value::Null, Change::Rollout, "memory that an instance may take")
-        .takes_or("cpu_percent", Type::Int.or_none(), Value::Null, Change::Rollout, "hundredths of a processor that an instance may take")
+        .takes(
+            "network",
+            Type::Str,
+            Change::Replace,
+            "where instances have their addresses: the network's `id`",
+        )
+        .takes_or(
+            "load_balancer",
+            balancer.or_none(),
+            Value::Null,
+            Change::Replace,
+            "what stands in front of them, and the port that they answer on",
+        )
+        .takes_or(
+            "hostname",
+            Type::Str.or_none(),
+            Value::Null,
+            Change::Rollout,
+            "host name of instances; none: the resource's name",
+        )
+        .takes_or(
+            "dns_name",
+            Type::Hostname.or_none(),
+            Value::Null,
+            Change::InPlace,
+            "a name in the network that stands for the instances",
+        )
+        .takes_or(
+            "user_data",
+            Type::Str.or_none(),
+            Value::Null,
+            Change::Rollout,
+            "for cloud-init; it is no place for secrets",
+        )
+        .takes_or(
+            "volumes",
+            list(volume),
+            json!([]),
+            Change::Rollout,
+            "where volumes are mounted; the instance in the first place has the first of each",
+        )
+        .takes_or(
+            "vm",
+            Type::Bool,
+            json!(false),
+            Change::Rollout,
+            "instances are virtual machines instead of containers",
+        )
+        .takes_or(
+            "memory",
+            Type::Bytes.or_none(),
+            Value::Null,
+            Change::Rollout,
+            "memory that an instance may take",
+        )
+        .takes_or(
+            "cpu_percent",
+            Type::Int.or_none(),
+            Value::Null,
+            Change::Rollout,
+            "hundredths of a processor that an instance may take",
+        )
         .gives("id", Type::Str, "the group's id")
         .gives("dns_name", Type::Str.or_none(), "the name that stands for the instances")
 }

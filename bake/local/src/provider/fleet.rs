@@ -15,7 +15,8 @@ use super::inputs::{Behind, Group, Named, read};
 use super::tags::Launched;
 use super::{LocalProvider, cloud_id, failure, refusal};
 use crate::cloud::{
-    Attached, Cloud, Health, Id, InstanceSpec, InstanceView, Limits, Member, MemberView, RecordSpec, State, probe,
+    Attached, Cloud, Health, Id, InstanceSpec, InstanceView, Limits, Member, MemberView, RecordSpec, State,
+    probe,
 };
 
 /// How long an instance may take to power off in order.
@@ -68,8 +69,9 @@ impl LocalProvider {
     async fn spec(&self, object: &Object, launch: &Launch) -> Result<InstanceSpec, ProviderError> {
         let Launch { instance, slot, properties, .. } = launch;
         let group: Group = read(properties)?;
-        let image: group::Image = serde_json::from_value(properties.get("image").cloned().unwrap_or_default())
-            .map_err(|error| ProviderError::refused(error.to_string()))?;
+        let image: group::Image =
+            serde_json::from_value(properties.get("image").cloned().unwrap_or_default())
+                .map_err(|error| ProviderError::refused(error.to_string()))?;
         let identity = json!({"image": image.image, "variant": image.variant, "digest": image.digest});
         Ok(InstanceSpec {
             id: id_of(instance)?,
@@ -207,12 +209,17 @@ async fn ask(cloud: &Cloud, id: &Id, address: Ipv4Addr, check: &group::Health) -
 
 #[async_trait]
 impl Fleet for LocalProvider {
-    async fn observe(&self, object: &Object, inputs: &Map<String, Value>) -> Result<Vec<Seen>, ProviderError> {
+    async fn observe(
+        &self,
+        object: &Object,
+        inputs: &Map<String, Value>,
+    ) -> Result<Vec<Seen>, ProviderError> {
         let group: Group = read(inputs)?;
         let checks = group::Group::read(inputs).map_err(ProviderError::refused)?.health;
         let members = match &group.load_balancer {
             Some(Behind { balancer, backend, .. }) => {
-                let (balancer, backend) = (balancer.parse().map_err(refusal)?, backend.parse().map_err(refusal)?);
+                let (balancer, backend) =
+                    (balancer.parse().map_err(refusal)?, backend.parse().map_err(refusal)?);
                 self.cloud.members(&balancer, &backend).await.map_err(failure)?
             }
             None => Vec::new(),
@@ -224,14 +231,24 @@ impl Fleet for LocalProvider {
         }
         let mut seen = Vec::new();
         while let Some(look) = looks.join_next().await {
-            seen.push(look.map_err(|error| ProviderError::failed("an instance could not be looked at", error))??);
+            seen.push(
+                look.map_err(|error| ProviderError::failed("an instance could not be looked at", error))??,
+            );
         }
         seen.sort_by(|a, b| a.instance.cmp(&b.instance));
         Ok(seen)
     }
 
-    async fn launch(&self, object: &Object, inputs: &Map<String, Value>, launch: &Launch) -> Result<(), ProviderError> {
-        let known = self.tags.launched(&object.id, &launch.instance).map_err(io("cannot read how it was launched"))?;
+    async fn launch(
+        &self,
+        object: &Object,
+        inputs: &Map<String, Value>,
+        launch: &Launch,
+    ) -> Result<(), ProviderError> {
+        let known = self
+            .tags
+            .launched(&object.id, &launch.instance)
+            .map_err(io("cannot read how it was launched"))?;
         if known.is_none() {
             let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let network = read::<Group>(&launch.properties)?.network;
@@ -262,7 +279,8 @@ impl Fleet for LocalProvider {
         let id = id_of(instance)?;
         let view = self.cloud.inspect_instance(&id).await.map_err(failure)?;
         let address = view.and_then(|view| view.address);
-        let address = address.ok_or_else(|| ProviderError::refused(format!("instance `{id}` has no address")))?;
+        let address =
+            address.ok_or_else(|| ProviderError::refused(format!("instance `{id}` has no address")))?;
         let weight = u16::try_from(weight).unwrap_or(u16::MAX);
         let member = Member { instance: id.clone(), address, port, weight };
         self.cloud.put_member(&balancer, &backend, member).await.map_err(failure)?;
@@ -279,10 +297,12 @@ impl Fleet for LocalProvider {
         let Some(Behind { balancer, backend, .. }) = group.load_balancer else { return Ok(()) };
         let (balancer, backend) = (balancer.parse().map_err(refusal)?, backend.parse().map_err(refusal)?);
         let members = self.cloud.members(&balancer, &backend).await.map_err(failure)?;
-        let is_member = |id: &InstanceId| members.iter().any(|member| member.member.instance.as_str() == id.0);
-        let weights = weights.iter().filter(|(instance, _)| is_member(instance)).map(|(instance, weight)| {
-            Ok((id_of(instance)?, u16::try_from(*weight).unwrap_or(u16::MAX)))
-        });
+        let is_member =
+            |id: &InstanceId| members.iter().any(|member| member.member.instance.as_str() == id.0);
+        let weights = weights
+            .iter()
+            .filter(|(instance, _)| is_member(instance))
+            .map(|(instance, weight)| Ok((id_of(instance)?, u16::try_from(*weight).unwrap_or(u16::MAX))));
         let weights = weights.collect::<Result<_, ProviderError>>()?;
         self.cloud.set_weights(&balancer, &backend, weights).await.map(drop).map_err(failure)
     }

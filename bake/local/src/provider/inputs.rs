@@ -14,7 +14,8 @@ use crate::cloud::{BalancerSpec, Cidr, HealthCheck, Id, ListenOn, Listener, Mode
 
 /// Reads complete properties; the schema has checked them already, so this fails for what no schema can say.
 pub(super) fn read<T: DeserializeOwned>(inputs: &Map<String, Value>) -> Result<T, ProviderError> {
-    serde_json::from_value(Value::Object(inputs.clone())).map_err(|error| ProviderError::refused(error.to_string()))
+    serde_json::from_value(Value::Object(inputs.clone()))
+        .map_err(|error| ProviderError::refused(error.to_string()))
 }
 
 #[derive(Debug, Deserialize)]

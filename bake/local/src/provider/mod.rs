@@ -47,18 +47,34 @@ impl LocalProvider {
         catalog::catalog()
     }
 
-    async fn ensure(&self, object: &Object, inputs: &Map<String, Value>) -> Result<Map<String, Value>, ProviderError> {
-        self.tags.put(object, &kept(inputs)).map_err(|error| ProviderError::failed("cannot write down whose it is", error))?;
+    async fn ensure(
+        &self,
+        object: &Object,
+        inputs: &Map<String, Value>,
+    ) -> Result<Map<String, Value>, ProviderError> {
+        self.tags
+            .put(object, &kept(inputs))
+            .map_err(|error| ProviderError::failed("cannot write down whose it is", error))?;
         let id = cloud_id(&object.id)?;
         let outputs = match object.ty.as_str() {
             catalog::NETWORK => {
                 let inputs: inputs::Network = read(inputs)?;
-                let view = self.cloud.ensure_network(NetworkSpec { id, cidr: inputs.cidr }).await.map_err(refusal)?.view;
+                let view = self
+                    .cloud
+                    .ensure_network(NetworkSpec { id, cidr: inputs.cidr })
+                    .await
+                    .map_err(refusal)?
+                    .view;
                 json!({"id": object.id, "cidr": view.cidr, "gateway": view.gateway})
             }
             catalog::VOLUME => {
                 let inputs: inputs::Volume = read(inputs)?;
-                let view = self.cloud.ensure_volume(VolumeSpec { id, size: inputs.size }).await.map_err(refusal)?.view;
+                let view = self
+                    .cloud
+                    .ensure_volume(VolumeSpec { id, size: inputs.size })
+                    .await
+                    .map_err(refusal)?
+                    .view;
                 json!({"id": object.id, "size": view.size})
             }
             catalog::BALANCER => {
@@ -79,7 +95,9 @@ impl LocalProvider {
                 self.name_group(object, &named).await?;
                 json!({"id": object.id, "dns_name": named.dns_name})
             }
-            other => return Err(ProviderError::refused(format!("there are no resources of type `{other}` here"))),
+            other => {
+                return Err(ProviderError::refused(format!("there are no resources of type `{other}` here")));
+            }
         };
         match outputs {
             Value::Object(outputs) => Ok(outputs),
@@ -95,7 +113,10 @@ impl LocalProvider {
 
     /// What an object is; none: it is not there.
     async fn inspect(&self, object: &Object) -> Result<Option<Live>, ProviderError> {
-        let tag = self.tags.get(&object.id).map_err(|error| ProviderError::failed("cannot read whose it is", error))?;
+        let tag = self
+            .tags
+            .get(&object.id)
+            .map_err(|error| ProviderError::failed("cannot read whose it is", error))?;
         let Some(tag) = tag else { return Ok(None) };
         let id = cloud_id(&object.id)?;
         let live = |inputs: Value, outputs: Value| match (inputs, outputs) {
@@ -112,7 +133,9 @@ impl LocalProvider {
             }
             catalog::VOLUME => {
                 let view = self.cloud.inspect_volume(&id).await.map_err(failure)?;
-                view.and_then(|view| live(json!({"size": view.size}), json!({"id": object.id, "size": view.size})))
+                view.and_then(|view| {
+                    live(json!({"size": view.size}), json!({"id": object.id, "size": view.size}))
+                })
             }
             catalog::BALANCER => {
                 let view = self.cloud.inspect_balancer(&id).await.map_err(failure)?;
@@ -156,7 +179,9 @@ impl LocalProvider {
             }
         }
         .map_err(failure)?;
-        self.tags.remove(&object.id).map_err(|error| ProviderError::failed("cannot forget whose it was", error))
+        self.tags
+            .remove(&object.id)
+            .map_err(|error| ProviderError::failed("cannot forget whose it was", error))
     }
 }
 
@@ -170,15 +195,27 @@ impl Provider for LocalProvider {
         catalog::catalog()
     }
 
-    async fn create(&self, object: &Object, inputs: &Map<String, Value>) -> Result<Map<String, Value>, ProviderError> {
+    async fn create(
+        &self,
+        object: &Object,
+        inputs: &Map<String, Value>,
+    ) -> Result<Map<String, Value>, ProviderError> {
         self.ensure(object, inputs).await
     }
 
-    async fn read(&self, object: &Object, _inputs: &Map<String, Value>) -> Result<Option<Live>, ProviderError> {
+    async fn read(
+        &self,
+        object: &Object,
+        _inputs: &Map<String, Value>,
+    ) -> Result<Option<Live>, ProviderError> {
         self.inspect(object).await
     }
 
-    async fn update(&self, object: &Object, inputs: &Map<String, Value>) -> Result<Map<String, Value>, ProviderError> {
+    async fn update(
+        &self,
+        object: &Object,
+        inputs: &Map<String, Value>,
+    ) -> Result<Map<String, Value>, ProviderError> {
         self.ensure(object, inputs).await
     }
 
@@ -229,5 +266,8 @@ fn failure(error: CloudError) -> ProviderError {
         },
         other => other.to_string(),
     };
-    ProviderError::Failed { message, source: std::error::Error::source(&error).map(|source| source.to_string().into()) }
+    ProviderError::Failed {
+        message,
+        source: std::error::Error::source(&error).map(|source| source.to_string().into()),
+    }
 }

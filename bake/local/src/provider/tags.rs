@@ -93,7 +93,12 @@ impl Tags {
     }
 
     /// Writes down how an instance is about to be launched.
-    pub(super) fn launch(&self, group: &ObjectId, instance: &InstanceId, launched: &Launched) -> io::Result<()> {
+    pub(super) fn launch(
+        &self,
+        group: &ObjectId,
+        instance: &InstanceId,
+        launched: &Launched,
+    ) -> io::Result<()> {
         write(&self.instances(group).join(format!("{instance}.json")), launched)
     }
 
@@ -176,7 +181,8 @@ mod tests {
         };
         assert_eq!(tags.list().unwrap(), []);
         tags.put(&object, &Map::new()).unwrap();
-        let launched = Launched { release: Digest::of(b"one"), slot: None, since: 7, network: "n".to_owned() };
+        let launched =
+            Launched { release: Digest::of(b"one"), slot: None, since: 7, network: "n".to_owned() };
         let instance = InstanceId("group-1-a-1".to_owned());
         tags.launch(&object.id, &instance, &launched).unwrap();
         assert_eq!(tags.list().unwrap(), [object.clone()]);
