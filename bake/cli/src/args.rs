@@ -64,6 +64,30 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Show what can be removed, or remove it.
     Gc(GcArgs),
+    /// Show what a deploy would do.
+    Preview(PreviewArgs),
+    /// Change a stack to what is declared; instances are replaced by rollouts.
+    Deploy(DeployArgs),
+    /// Remove everything that a stack has.
+    Destroy(DestroyArgs),
+    /// Write down what is really there of a stack.
+    Refresh(LookArgs),
+    /// Show in what a stack differs from what was applied and from what is declared.
+    Drift(LookArgs),
+    /// Show what a stack gives to others.
+    Outputs(OutputsArgs),
+    /// Draw the resources of a stack.
+    Graph(GraphArgs),
+    /// Show what runs where, how old it is and how far behind.
+    Status(StatusArgs),
+    /// Follow a rollout, or say what is to become of it.
+    Rollout(RolloutArgs),
+    /// List stacks, their history, and who holds them.
+    Stack(StackArgs),
+    /// Look after what states know.
+    State(StateArgs),
+    /// Show and change a stack's configuration.
+    Config(ConfigArgs),
     /// Write the table of a component's settings in Markdown.
     Reference(ReferenceArgs),
     /// Write completions for a shell.
@@ -327,6 +351,225 @@ pub(crate) struct GcArgs {
     /// Check every block that is needed, and give up those that are corrupt, so that they are made again.
     #[arg(long)]
     pub(crate) repair: bool,
+}
+
+/// Which stack is meant.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct StackArg {
+    /// The stack: `applications.hello.QA`; in a project's folder `QA` is enough. Where several could be meant, you are
+    /// asked.
+    #[arg(long = "stack", short = 's', value_name = "STACK")]
+    pub(crate) stack: Option<String>,
+}
+
+/// What a change of a stack is to be.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ChangeArgs {
+    #[command(flatten)]
+    pub(crate) stack: StackArg,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// Only this resource, and what it needs that is not there.
+    #[arg(long, value_name = "RESOURCE")]
+    pub(crate) target: Vec<String>,
+    /// Replace this resource, changed or not.
+    #[arg(long, value_name = "RESOURCE")]
+    pub(crate) replace: Vec<String>,
+    /// Take what was applied to be there, without looking.
+    #[arg(long)]
+    pub(crate) no_refresh: bool,
+    /// Carry the plan out without asking.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Wait so many seconds for whoever holds the stack.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) wait: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PreviewArgs {
+    #[command(flatten)]
+    pub(crate) change: ChangeArgs,
+    /// Show what a destroy would do.
+    #[arg(long)]
+    pub(crate) destroy: bool,
+    /// Write the plan to a file, for `olbake deploy --plan`.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) out: Option<Utf8PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DeployArgs {
+    #[command(flatten)]
+    pub(crate) change: ChangeArgs,
+    /// Carry out this plan of `olbake preview --out` and nothing else.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "replace"])]
+    pub(crate) plan: Option<Utf8PathBuf>,
+    /// Run the rollouts in virtual time against a model of a fleet, and print the capacity over time.
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) simulate: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DestroyArgs {
+    #[command(flatten)]
+    pub(crate) change: ChangeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LookArgs {
+    #[command(flatten)]
+    pub(crate) stack: StackArg,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct OutputsArgs {
+    #[command(flatten)]
+    pub(crate) stack: StackArg,
+    /// One output: its value alone.
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GraphArgs {
+    #[command(flatten)]
+    pub(crate) stack: StackArg,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// The form of the picture.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: GraphFormat,
+    /// The file; none: standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<Utf8PathBuf>,
+}
+
+/// Forms of pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    /// A picture, for browsers and documents.
+    #[default]
+    Svg,
+    /// Text that many wikis and code hosts draw.
+    Mermaid,
+    /// Text for Graphviz.
+    Dot,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) stack: StackArg,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RolloutArgs {
+    /// What to do.
+    #[arg(value_enum)]
+    pub(crate) act: RolloutAct,
+    /// The group; none: all of the stack.
+    pub(crate) group: Option<String>,
+    #[command(flatten)]
+    pub(crate) stack: StackArg,
+    /// With `abort`: stop where it is instead of going back to what ran before.
+    #[arg(long)]
+    pub(crate) hold: bool,
+}
+
+/// What to do about a rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RolloutAct {
+    /// Say where it is.
+    Status,
+    /// Begin nothing new.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Go back to what ran before.
+    Abort,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StackArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) act: StackAct,
+}
+
+/// What to do about stacks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StackAct {
+    /// List the stacks.
+    List,
+    /// Show who changed a stack, and how.
+    History {
+        #[command(flatten)]
+        stack: StackArg,
+    },
+    /// End the hold of a process that hangs or is out of reach; one that still works is stopped at its next step.
+    Unlock {
+        #[command(flatten)]
+        stack: StackArg,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StateArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) act: StateAct,
+}
+
+/// What to do about states.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StateAct {
+    /// List objects that carry the stack's name and that its state does not know of.
+    Orphans {
+        #[command(flatten)]
+        stack: StackArg,
+        /// Remove them.
+        #[arg(long)]
+        remove: bool,
+        /// Remove them without asking.
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ConfigArgs {
+    #[command(flatten)]
+    pub(crate) stack: StackArg,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) act: ConfigAct,
+}
+
+/// What to do about a stack's configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigAct {
+    /// Show every value and where it comes from.
+    List,
+    /// Set a value in the stack's file; comments and order stay.
+    Set {
+        /// The setting: `instances`.
+        key: String,
+        /// The value, as TOML writes it; anything else is a text. A secret's comes from standard input.
+        value: Option<String>,
+        /// Encrypt the value in place.
+        #[arg(long)]
+        secret: bool,
+        /// For the first secret of a stack: who may open them, by their age recipient; none: a passphrase opens them.
+        #[arg(long = "recipient", value_name = "AGE", requires = "secret")]
+        recipients: Vec<String>,
+    },
+    /// Take a value out of the stack's file.
+    Unset {
+        /// The setting.
+        key: String,
+    },
 }
 
 #[derive(Args, Debug)]

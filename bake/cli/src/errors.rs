@@ -2,8 +2,11 @@
 
 use olbake_core::ImageRef;
 use olbake_core::diagnostic::Diagnostics;
+use olbake_core::rollout::PreflightError;
 use olbake_engine::bake::BakeError;
 use olbake_engine::config::UnknownChannel;
+use olbake_engine::edit::EditError;
+use olbake_engine::envelope::EnvelopeError;
 use olbake_engine::machine::MachineError;
 use olbake_engine::payload::PayloadError;
 use olbake_engine::promotion::PromotionError;
@@ -11,7 +14,11 @@ use olbake_engine::registry::RegistryError;
 use olbake_engine::registry::approvals::SignatureError;
 use olbake_engine::secrets::SecretError;
 use olbake_engine::session::SessionError;
+use olbake_engine::stack::StackError;
+use olbake_engine::stack::provider::ProviderError;
+use olbake_engine::state::StateError;
 use olbake_engine::store::StoreError;
+use olbake_local::cloud::CloudError;
 
 use crate::exit_codes::Kind;
 
@@ -203,6 +210,99 @@ impl From<UnknownChannel> for CliError {
     fn from(error: UnknownChannel) -> Self {
         let help = error.help.clone();
         Self { help: help.into_iter().collect(), ..Self::new(Kind::User, error) }
+    }
+}
+
+impl From<StateError> for CliError {
+    fn from(error: StateError) -> Self {
+        let (kind, help) = match &error {
+            StateError::Busy { .. } => (
+                Kind::Refused,
+                Some("`--wait SECONDS` waits for it; `olbake stack unlock` ends a hold that hangs"),
+            ),
+            StateError::Lost { .. } | StateError::Expired { .. } => (Kind::Refused, None),
+            StateError::BadUrl { .. } => (Kind::User, None),
+            StateError::Store(StoreError::Io { source, .. }) => {
+                let help = disk_full(source);
+                return Self { help: help.into_iter().collect(), ..Self::environment(error) };
+            }
+            _ => (Kind::Environment, None),
+        };
+        Self { help: help.map(str::to_owned).into_iter().collect(), ..Self::new(kind, error) }
+    }
+}
+
+impl From<StackError> for CliError {
+    fn from(error: StackError) -> Self {
+        let (kind, help) = match error {
+            StackError::State(error) => return error.into(),
+            StackError::Registry(error) => return error.into(),
+            StackError::Plan(diagnostics) => return diagnostics.into(),
+            StackError::Preflight(error) => return error.into(),
+            StackError::Provider { ref source, .. } => (Kind::Cloud, provider_help(source)),
+            StackError::Listing { ref source, .. } => (Kind::Cloud, provider_help(source)),
+            StackError::Moved { ref differences, .. } => (Kind::Refused, differences.clone()),
+            StackError::Declined(_) => (Kind::Refused, Vec::new()),
+            StackError::Failed { ref failures, .. } => (Kind::Failed, causes(failures)),
+            StackError::Rollout { .. } => (Kind::Failed, Vec::new()),
+            StackError::Cancelled => (Kind::Interrupted, Vec::new()),
+            StackError::NoProvider(_) | StackError::Value { .. } | StackError::NoOutput { .. } => {
+                (Kind::Recipe, Vec::new())
+            }
+            StackError::Secret { .. } => (Kind::Environment, Vec::new()),
+            StackError::BadRollout { .. } => (Kind::Environment, Vec::new()),
+            StackError::Task(_) => (Kind::Bug, Vec::new()),
+        };
+        Self { help, ..Self::new(kind, error) }
+    }
+}
+
+/// What a provider says can be done.
+fn provider_help(error: &ProviderError) -> Vec<String> {
+    match error {
+        ProviderError::Refused { help, .. } => help.clone().into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Each action that failed, with its causes.
+fn causes(failures: &[(olbake_core::stack::record::OperationKey, StackError)]) -> Vec<String> {
+    let line = |(key, error): &(_, StackError)| {
+        let mut text = format!("{}: {error}", crate::ui::stack::action_name(key));
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text
+    };
+    failures.iter().map(line).collect()
+}
+
+impl From<PreflightError> for CliError {
+    fn from(error: PreflightError) -> Self {
+        Self::new(Kind::Refused, error)
+    }
+}
+
+impl From<CloudError> for CliError {
+    fn from(error: CloudError) -> Self {
+        match error {
+            CloudError::Host(error) => error.into(),
+            other => Self::environment(other),
+        }
+    }
+}
+
+impl From<EnvelopeError> for CliError {
+    fn from(error: EnvelopeError) -> Self {
+        Self::new(Kind::User, error)
+    }
+}
+
+impl From<EditError> for CliError {
+    fn from(error: EditError) -> Self {
+        Self::new(Kind::User, error)
     }
 }
 

@@ -34,8 +34,17 @@ pub(crate) struct Terminal {
     pub(crate) stdout: bool,
     /// Standard error is a terminal.
     pub(crate) stderr: bool,
+    /// Standard input is a terminal.
+    pub(crate) stdin: bool,
     /// Columns.
     pub(crate) width: usize,
+}
+
+impl Terminal {
+    /// Whether there is a person who can be asked.
+    pub(crate) fn asks(&self) -> bool {
+        self.stdin && self.stderr
+    }
 }
 
 impl Startup {
@@ -56,6 +65,7 @@ impl Startup {
         let terminal = Terminal {
             stdout: std::io::stdout().is_terminal(),
             stderr: std::io::stderr().is_terminal(),
+            stdin: std::io::stdin().is_terminal(),
             width: width(&env),
         };
         Ok(Self { env, cwd, executable, now: SystemTime::now(), terminal })

@@ -10,6 +10,12 @@
 //! dir = ".olbake/cache"
 //! max_size = "10 GiB"
 //!
+//! [state]
+//! url = "file://.olbake/state"      # the states of stacks
+//!
+//! [local]
+//! dir = ".olbake/local"             # the local cloud
+//!
 //! [channels]
 //! order = ["QA", "Production"]      # in the order of promotion; by default the environments
 //! rollback_depth = 3                # versions that a channel can go back to and `gc` keeps
@@ -45,6 +51,10 @@ pub const FILE: &str = "olbake.toml";
 pub const REGISTRY: &str = "file://.olbake/registry";
 /// Where the cache is, unless the file says otherwise.
 pub const CACHE: &str = ".olbake/cache";
+/// Where the states of stacks are, unless the file says otherwise.
+pub const STATE: &str = "file://.olbake/state";
+/// Where the local cloud is, unless the file says otherwise.
+pub const LOCAL: &str = ".olbake/local";
 /// What the cache holds at most, unless the file says otherwise.
 pub const CACHE_SIZE: u64 = 10 << 30;
 
@@ -59,6 +69,10 @@ pub struct Config {
     pub cache: Utf8PathBuf,
     /// Bytes of disks that the cache keeps.
     pub cache_size: u64,
+    /// The URL of the states of stacks; a relative `file://` is relative to the workspace.
+    pub state: String,
+    /// The local cloud's directory, absolute if the workspace's is.
+    pub local: Utf8PathBuf,
     /// The environments, in the order in which images are promoted.
     pub environments: Vec<String>,
     /// The channels, in the order in which images are promoted; every environment is one.
@@ -70,8 +84,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the configuration of a workspace. `OLBAKE_REGISTRY` and `OLBAKE_CACHE` in `environment` count more than
-    /// the file.
+    /// Reads the configuration of a workspace. `OLBAKE_REGISTRY`, `OLBAKE_CACHE` and `OLBAKE_STATE` in `environment`
+    /// count more than the file.
     pub fn load(root: &Utf8Path, environment: &BTreeMap<String, String>) -> Result<Self, Diagnostics> {
         let path = root.join(FILE);
         let text = match std::fs::read_to_string(&path) {
@@ -90,6 +104,11 @@ impl Config {
         if let Some(dir) = environment.get("OLBAKE_CACHE").filter(|dir| !dir.is_empty()) {
             config.cache = root.join(dir);
         }
+        if let Some(url) = environment.get("OLBAKE_STATE").filter(|url| !url.is_empty()) {
+            check_url(url)
+                .map_err(|problem| Diagnostic::error("config", format!("OLBAKE_STATE {problem}")))?;
+            config.state = url.clone();
+        }
         Ok(config)
     }
 
@@ -100,6 +119,8 @@ impl Config {
             registry: REGISTRY.to_owned(),
             cache: root.join(CACHE),
             cache_size: CACHE_SIZE,
+            state: STATE.to_owned(),
+            local: root.join(LOCAL),
             environments: vec!["QA".to_owned(), "Production".to_owned()],
             channels: Vec::new(),
             gates: BTreeMap::new(),
@@ -127,10 +148,12 @@ type Value<'a> = Spanned<DeValue<'a>>;
 
 impl Reader<'_> {
     fn document(&mut self, table: &DeTable<'_>) {
-        let keys = ["registry", "cache", "environments", "channels", "gates"];
+        let keys = ["registry", "cache", "state", "local", "environments", "channels", "gates"];
         self.table(table, "", &keys, |reader, key, value| match key {
             "registry" => reader.section(key, value, &["url"], Self::registry),
             "cache" => reader.section(key, value, &["dir", "max_size"], Self::cache),
+            "state" => reader.section(key, value, &["url"], Self::state),
+            "local" => reader.section(key, value, &["dir"], Self::local),
             "environments" => reader.environments(value),
             // They name environments, and are read after them.
             _ => {}
@@ -174,6 +197,20 @@ impl Reader<'_> {
         match check_url(&url) {
             Ok(()) => self.config.registry = url,
             Err(problem) => self.error(value.span(), problem, None),
+        }
+    }
+
+    fn state(&mut self, _key: &str, value: &Value<'_>) {
+        let Some(url) = self.string(value) else { return };
+        match check_url(&url) {
+            Ok(()) => self.config.state = url,
+            Err(problem) => self.error(value.span(), problem, None),
+        }
+    }
+
+    fn local(&mut self, _key: &str, value: &Value<'_>) {
+        if let Some(dir) = self.string(value) {
+            self.config.local = self.config.root.join(dir);
         }
     }
 

@@ -10,6 +10,8 @@ use olbake_core::span::Span;
 use olbake_core::{ComponentName, Digest, ImageRef, OperationId};
 use serde::{Deserialize, Serialize};
 
+use crate::stack::StackEvent;
+
 /// The version of the events' form.
 pub const EVENT_SCHEMA: u32 = 1;
 
@@ -231,6 +233,9 @@ pub enum Event {
     },
     /// An image's bake ended well.
     Result(Box<BakeResult>),
+    /// Something that happened to a stack; it has a tag of its own.
+    #[serde(untagged)]
+    Stack(Box<StackEvent>),
 }
 
 /// Hears events. Cheap to clone; hearing never blocks what happens.

@@ -10,6 +10,7 @@ use olbake_engine::cancel::Cancel;
 use olbake_engine::event::EventSink;
 use olbake_engine::machine::{Builder, Substrate};
 use olbake_local::LocalBuilder;
+use olbake_local::cloud::Cloud;
 
 use super::Context;
 use super::place::Place;
@@ -87,6 +88,17 @@ pub(super) fn preflight(context: &Context, substrates: &[Substrate]) -> Result {
             }
         }
     }
+    let last = lacking.pop();
+    for error in &lacking {
+        context.ui.error(error);
+    }
+    last.map_or(Ok(()), Err)
+}
+
+/// Fails with all that this host lacks for a local cloud.
+pub(super) fn cloud_preflight(context: &Context) -> Result {
+    let mut lacking: Vec<CliError> =
+        Cloud::preflight().err().unwrap_or_default().into_iter().map(CliError::from).collect();
     let last = lacking.pop();
     for error in &lacking {
         context.ui.error(error);

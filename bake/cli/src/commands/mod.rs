@@ -20,6 +20,7 @@ mod revoke;
 mod rollback;
 mod shell;
 mod show;
+mod stacks;
 mod verify;
 mod why;
 
@@ -47,7 +48,12 @@ struct Context {
 /// Whether a command mounts disks and starts machines: then the process isolates itself first.
 pub(crate) fn starts_machines(command: &Command) -> bool {
     match command {
-        Command::Bake(_) | Command::Shell(_) | Command::Verify(_) | Command::Export(_) => true,
+        Command::Bake(_)
+        | Command::Shell(_)
+        | Command::Verify(_)
+        | Command::Export(_)
+        | Command::Deploy(_)
+        | Command::Destroy(_) => true,
         Command::Check(_)
         | Command::Plan(_)
         | Command::Why(_)
@@ -61,6 +67,16 @@ pub(crate) fn starts_machines(command: &Command) -> bool {
         | Command::Revoke(_)
         | Command::History(_)
         | Command::Gc(_)
+        | Command::Preview(_)
+        | Command::Refresh(_)
+        | Command::Drift(_)
+        | Command::Outputs(_)
+        | Command::Graph(_)
+        | Command::Status(_)
+        | Command::Rollout(_)
+        | Command::Stack(_)
+        | Command::State(_)
+        | Command::Config(_)
         | Command::Reference(_)
         | Command::Completions(_) => false,
     }
@@ -96,6 +112,18 @@ fn dispatch(command: Command, context: &mut Context) -> Result {
         Command::Export(args) => export::run(&args, context),
         Command::Gc(args) => gc::run(&args, context),
         Command::Reference(args) => reference::run(&args, context),
+        stacks @ (Command::Preview(_)
+        | Command::Deploy(_)
+        | Command::Destroy(_)
+        | Command::Refresh(_)
+        | Command::Drift(_)
+        | Command::Outputs(_)
+        | Command::Graph(_)
+        | Command::Status(_)
+        | Command::Rollout(_)
+        | Command::Stack(_)
+        | Command::State(_)
+        | Command::Config(_)) => stacks::run(stacks, context),
         Command::Completions(args) => completions::run(&args, &context.ui),
     }
 }
@@ -107,7 +135,7 @@ impl Context {
 
     /// The recipes of a workspace.
     fn workspace(&self, place: &Place) -> Result<Workspace> {
-        Ok(Workspace::load(&place.root)?)
+        Ok(Workspace::load(&place.root)?.with_stacks(stacks::catalog(), &place.config.environments))
     }
 
     /// What settings get from outside of recipes, where no secret is read: the keys of plans are not those of bakes.

@@ -60,7 +60,7 @@ impl Desk {
 }
 
 /// Who acts, as they say: `OLBAKE_BY`, or the user.
-fn who(env: &BTreeMap<String, String>) -> String {
+pub(super) fn who(env: &BTreeMap<String, String>) -> String {
     let said = ["OLBAKE_BY", "USER", "LOGNAME"].iter().find_map(|name| {
         let value = env.get(*name)?.trim();
         (!value.is_empty()).then(|| value.to_owned())

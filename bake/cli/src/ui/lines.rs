@@ -38,6 +38,7 @@ pub(crate) fn ended(event: &Event, drawing: &Drawing) -> Option<String> {
             let image = image.as_ref().map(|image| format!("{}: ", palette.bold(image))).unwrap_or_default();
             format!("{image}{} {}", palette.hint("note:"), clean(message))
         }
+        Event::Stack(event) => super::stack::ended(event, palette)?,
         _ => return None,
     };
     Some(line)

@@ -3,6 +3,7 @@
 
 pub(crate) mod diagnostics;
 pub(crate) mod explain;
+pub(crate) mod graph;
 pub(crate) mod human;
 mod lines;
 pub(crate) mod plan;
@@ -10,6 +11,7 @@ mod progress;
 pub(crate) mod promotion;
 pub(crate) mod reporter;
 pub(crate) mod results;
+pub(crate) mod stack;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod why;

@@ -1,9 +1,14 @@
 //! Plans of stacks and what happens to stacks, as text.
 
+use std::collections::BTreeMap;
+
+use olbake_core::plan::Setting;
+use olbake_core::rollout::simulate::{Row, Simulation};
 use olbake_core::rollout::{self, InstanceResult, Report, Stage, Waiting};
 use olbake_core::stack::compare::{Effect, PropertyChange};
 use olbake_core::stack::plan::{Act, Action, Reason, Risk};
-use olbake_core::stack::{StackPlan, value};
+use olbake_core::stack::record::GroupState;
+use olbake_core::stack::{ResourceName, StackName, StackPlan, value};
 use olbake_engine::stack::StackEvent;
 use serde_json::Value;
 
@@ -43,8 +48,11 @@ fn counts(plan: &StackPlan, palette: Palette) -> String {
         (count(|act| matches!(act, Act::Create | Act::Import { .. })), "to create"),
         (count(|act| matches!(act, Act::Mark | Act::Forget)), "to note"),
     ];
-    let mut parts: Vec<String> =
-        parts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    let mut parts: Vec<String> = parts
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
     if parts.is_empty() {
         parts.push(palette.good("nothing to do"));
     }
@@ -100,7 +108,9 @@ pub(crate) fn reason_text(reason: &Reason) -> Option<String> {
                 Some(_) => format!("release {} → {}", short(from, "none"), short(to, "known after apply")),
             }
         }
-        Reason::Instances { running, size } => format!("{running} of {} run", plural(usize(*size), "instance")),
+        Reason::Instances { running, size } => {
+            format!("{running} of {} run", plural(usize(*size), "instance"))
+        }
         Reason::RolloutUnderWay => "a rollout is under way".to_owned(),
         Reason::Requested => "asked for".to_owned(),
     })
@@ -131,7 +141,9 @@ fn change_text(change: &PropertyChange, palette: Palette) -> String {
 
 /// A value on one line, cut, without markers.
 pub(crate) fn shown(value: &Value) -> String {
-    let digest = |text: &str| text.strip_prefix("sha256:").filter(|hex| hex.len() == 64).map(|hex| hex[..12].to_owned());
+    let digest = |text: &str| {
+        text.strip_prefix("sha256:").filter(|hex| hex.len() == 64).map(|hex| hex[..12].to_owned())
+    };
     if let Some(short) = value.as_str().and_then(digest) {
         return short;
     }
@@ -141,6 +153,118 @@ pub(crate) fn shown(value: &Value) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.into_owned(),
     }
+}
+
+/// What a change did.
+pub(crate) fn changed(
+    plan: &StackPlan,
+    outputs: &BTreeMap<String, Value>,
+    took: f64,
+    palette: Palette,
+) -> String {
+    let what = if plan.is_empty() {
+        "nothing to do".to_owned()
+    } else {
+        plural(plan.actions.len(), "action") + " done"
+    };
+    let mut text = format!("{}: {what} in {}\n", palette.bold(&plan.stack), seconds(took));
+    for (name, output) in outputs {
+        text.push_str(&format!("  {name}: {}\n", shown(output)));
+    }
+    text
+}
+
+/// Outputs, a line each.
+pub(crate) fn outputs(outputs: &BTreeMap<String, Value>) -> String {
+    outputs.iter().map(|(name, output)| format!("{name}: {}\n", shown(output))).collect()
+}
+
+/// Resources that are not as they should be.
+pub(crate) fn drift<'a>(
+    stack: &StackName,
+    rows: impl Iterator<Item = (&'a ResourceName, bool, &'a Vec<PropertyChange>, &'a Vec<PropertyChange>)>,
+    palette: Palette,
+) -> String {
+    let mut text = String::new();
+    for (name, gone, live, desired) in rows {
+        text.push_str(&format!(
+            "{}{}\n",
+            palette.bold(name),
+            if gone { palette.bad("  is gone") } else { String::new() }
+        ));
+        if !live.is_empty() {
+            text.push_str("    it differs from what was applied (applied → live)\n");
+            live.iter().for_each(|change| text.push_str(&change_text(change, palette)));
+        }
+        if !desired.is_empty() {
+            text.push_str("    what is declared differs from what was applied (applied → declared)\n");
+            desired.iter().for_each(|change| text.push_str(&change_text(change, palette)));
+        }
+    }
+    if text.is_empty() { format!("{stack} is as it was applied and as it is declared\n") } else { text }
+}
+
+/// A stack's configuration: each value and where it comes from.
+pub(crate) fn config(config: &BTreeMap<String, Setting>, palette: Palette) -> String {
+    let mut table = Table::new(["SETTING", "VALUE", "FROM"]);
+    for (name, Setting { value, provenance }) in config {
+        let from = provenance.last().map_or_else(String::new, |last| {
+            let place = last.span.as_ref().map(|span| format!(" {}", span.location()));
+            let variable = last.name.as_ref().map(|name| format!(" {name}"));
+            format!("{}{}", last.layer, variable.or(place).unwrap_or_default())
+        });
+        table.row([name.clone(), shown(value), from]);
+    }
+    table.render(palette)
+}
+
+/// A group that no rollout changes.
+pub(crate) fn at_rest(name: &ResourceName, group: Option<&GroupState>, palette: Palette) -> String {
+    let Some(group) = group else { return format!("{}: nothing was rolled out yet\n", palette.bold(name)) };
+    let mut text = format!(
+        "{}: no rollout is under way; {} run\n",
+        palette.bold(name),
+        plural(group.instances.len(), "instance")
+    );
+    for instance in &group.instances {
+        text.push_str(&format!("  {} {}\n", instance.id, instance.release.image.short()));
+    }
+    if let Some(refused) = &group.refused {
+        text.push_str(&format!("  {} {}\n", palette.bad("the last rollout"), clean(&refused.why)));
+    }
+    text
+}
+
+/// A rollout in virtual time: what there was when.
+pub(crate) fn simulation(name: &ResourceName, done: &Simulation, palette: Palette) -> String {
+    let mut text = format!("rollout of {} in virtual time\n", palette.bold(name));
+    let mut table = Table::new(["TIME", "SERVING", "OLD", "NEW", "PENDING", "TRAFFIC"]);
+    let mut last = None;
+    for Row { at, census, shares } in &done.timeline {
+        let row = [
+            census.serving.to_string(),
+            census.old.to_string(),
+            census.new.to_string(),
+            census.pending.to_string(),
+            shares.map_or_else(|| "-".to_owned(), |shares| shares.to_string()),
+        ];
+        if last.as_ref() != Some(&row) {
+            let [serving, old, new, pending, traffic] = row.clone();
+            let bar = "▇".repeat(usize::try_from(census.serving).unwrap_or(0).min(40));
+            table.row([
+                at.to_string(),
+                format!("{serving} {}", palette.good(bar)),
+                old,
+                new,
+                pending,
+                traffic,
+            ]);
+            last = Some(row);
+        }
+    }
+    text.push_str(&table.render(palette));
+    let outcome = done.outcome.as_ref().map_or_else(|| "under way".to_owned(), ToString::to_string);
+    text + &format!("outcome: {outcome}\n")
 }
 
 /// The line of something that is over or was noticed.
@@ -228,7 +352,9 @@ pub(crate) fn waiting_text(waiting: &Waiting) -> Option<String> {
         }
         Waiting::Settling { instance, .. } => format!("{instance} to stay healthy"),
         Waiting::Drain { instance, .. } => format!("connections of {instance} to end"),
-        Waiting::Capacity { available, least } => format!("capacity: {available} in service, {least} must stay"),
+        Waiting::Capacity { available, least } => {
+            format!("capacity: {available} in service, {least} must stay")
+        }
         Waiting::Room { alive, most } => format!("room: {alive} instances, {most} at most"),
         Waiting::Members => "all members to be well".to_owned(),
         Waiting::Bake { .. } => "watching the new release".to_owned(),

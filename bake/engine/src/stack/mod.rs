@@ -9,6 +9,7 @@
 //! | `group.rs` | what groups have in common: size, image, health, strategy |
 //! | `secrets.rs` | secrets put into properties |
 //! | `provider.rs` | what a provider can do |
+//! | `wish.rs` | what operators wish of a rollout |
 //! | `site.rs` | providers, secrets, images and listeners around a change |
 
 mod carry_out;
@@ -23,6 +24,7 @@ pub mod provider;
 mod roll;
 mod secrets;
 mod site;
+mod wish;
 
 pub use deploy::{Change, Changed, Preview, Refresh, Stacks};
 pub use error::StackError;
@@ -30,3 +32,4 @@ pub use event::StackEvent;
 pub use images::RegistryImages;
 pub use look::inventory;
 pub use site::{HookCommand, Images, Listener, SecretValues, Site, Wishes};
+pub use wish::{wish, wishes};

@@ -242,6 +242,11 @@ impl StateStore {
         Self { objects }
     }
 
+    /// The objects: for what lies beside the states.
+    pub(crate) fn objects(&self) -> &dyn Objects {
+        &*self.objects
+    }
+
     /// The names of the stacks that ever were held, in order.
     pub async fn stacks(&self) -> Result<Vec<StackName>> {
         let keys = self.objects.list(Keys::STACKS, None).await?;

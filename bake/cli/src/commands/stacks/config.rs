@@ -1,0 +1,128 @@
+//! `olbake config list|set|unset|rotate`: the configuration of a stack, in place.
+
+use olbake_core::stack::StackName;
+use olbake_engine::edit::{KeyPath, NewValue, TomlFile};
+use olbake_engine::envelope::{DataKey, Header, Identity, Kind, Work, Wrapping};
+use zeroize::Zeroizing;
+
+use super::super::Context;
+use super::secrets::{data_key, passphrase};
+use super::{Desk, environment};
+use crate::args::{ConfigAct, ConfigArgs, Settings};
+use crate::errors::{CliError, Result};
+use crate::ui::stack as ui;
+
+pub(super) fn run(args: &ConfigArgs, context: &mut Context) -> Result {
+    let desk = Desk::open(context)?;
+    let stack = desk.choose(&args.stack, context)?;
+    match &args.act {
+        ConfigAct::List => list(&desk, context, &stack),
+        ConfigAct::Set { key, value, secret, recipients } => {
+            set(&desk, context, &stack, key, value.as_deref(), *secret, recipients)
+        }
+        ConfigAct::Unset { key } => {
+            let mut file = open(&desk, &stack)?;
+            if !file.unset(&key.parse()?) {
+                return Err(CliError::user(format!("the configuration of `{stack}` does not set `{key}`")));
+            }
+            Ok(file.save()?)
+        }
+    }
+}
+
+fn open(desk: &Desk, stack: &StackName) -> Result<TomlFile> {
+    Ok(TomlFile::open(&desk.place.root.join(desk.workspace.configuration_file(stack)))?)
+}
+
+fn list(desk: &Desk, context: &Context, stack: &StackName) -> Result {
+    let evaluated = desk.evaluate(context, stack, &Settings::default())?;
+    if context.ui.json {
+        context.ui.document(&evaluated.config);
+    } else {
+        context.ui.print(&ui::config(&evaluated.config, context.ui.out));
+    }
+    Ok(())
+}
+
+fn set(
+    desk: &Desk,
+    context: &Context,
+    stack: &StackName,
+    key: &str,
+    value: Option<&str>,
+    secret: bool,
+    recipients: &[String],
+) -> Result {
+    let path: KeyPath = key.parse()?;
+    let mut file = open(desk, stack)?;
+    if !secret {
+        let value = value.ok_or_else(|| CliError::user("say which value"))?;
+        // What TOML cannot read as a value is a text.
+        let toml = file.set(&path, NewValue::Toml(value.to_owned()));
+        if toml.is_err() {
+            file.set(&path, NewValue::Text(value.to_owned()))?;
+        }
+        return Ok(file.save()?);
+    }
+    if value.is_some() {
+        return Err(CliError::user("a secret on the command line is seen by everyone on this machine").help(
+            format!("write it to the command's standard input: `… config set --secret {key} < FILE`"),
+        ));
+    }
+    let key = match file.header()? {
+        Some(header) => data_key(desk, context, stack, &header)?,
+        None => {
+            let (key, header) = new_key(desk, context, stack, recipients)?;
+            file.set_header(&header)?;
+            key
+        }
+    };
+    let typed = typed(context, &path)?;
+    file.set(&path, NewValue::Secure(key.seal(&path.to_string(), &typed)?))?;
+    Ok(file.save()?)
+}
+
+/// A new key for a stack, wrapped for those who may open it, or for a passphrase.
+fn new_key(
+    desk: &Desk,
+    context: &Context,
+    stack: &StackName,
+    recipients: &[String],
+) -> Result<(DataKey, Header)> {
+    if !recipients.is_empty() {
+        return Ok(DataKey::create(stack, &Wrapping::Recipients(recipients.to_vec()))?);
+    }
+    let found = Identity::find(Kind::Passphrase, environment(context), &desk.place.root)?;
+    let phrase = match found {
+        Some(Identity::Passphrase(phrase)) => phrase,
+        _ if context.startup.terminal.asks() => {
+            let first = passphrase(&format!("new passphrase of {stack}: "))?;
+            let second = passphrase("once more: ")?;
+            if *first != *second {
+                return Err(CliError::user("the two are not the same"));
+            }
+            first
+        }
+        _ => {
+            return Err(CliError::user(format!("`{stack}` has no key for secrets yet, and one needs a passphrase"))
+                .help("give it by OLBAKE_PASSPHRASE or OLBAKE_PASSPHRASE_FILE, or name recipients: `--recipient age1…`"));
+        }
+    };
+    Ok(DataKey::create(stack, &Wrapping::Passphrase(phrase, Work::default()))?)
+}
+
+/// A secret from standard input; a person types it unseen.
+fn typed(context: &Context, path: &KeyPath) -> Result<Zeroizing<String>> {
+    if context.startup.terminal.asks() {
+        return passphrase(&format!("value of {path}: "));
+    }
+    let mut text = Zeroizing::new(String::new());
+    std::io::Read::read_to_string(&mut std::io::stdin(), &mut text).map_err(|error| {
+        CliError::environment(anyhow::Error::new(error).context("cannot read the secret from standard input"))
+    })?;
+    let trimmed = text.strip_suffix('\n').unwrap_or(&text);
+    if trimmed.is_empty() {
+        return Err(CliError::user("the secret is empty"));
+    }
+    Ok(Zeroizing::new(trimmed.to_owned()))
+}

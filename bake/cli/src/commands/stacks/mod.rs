@@ -1,0 +1,243 @@
+//! What the commands about stacks share: projects, states, providers. Main type: [`Desk`].
+
+mod change;
+mod config;
+mod look;
+mod rollout;
+mod secrets;
+mod state;
+mod status;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use camino::Utf8PathBuf;
+use olbake_core::Digest;
+use olbake_core::diagnostic::Diagnostic;
+use olbake_core::promotion::Channel;
+use olbake_core::stack::declare::PinnedImage;
+use olbake_core::stack::{Catalog, StackName};
+use olbake_engine::bake::version_disk;
+use olbake_engine::cache::Cache;
+use olbake_engine::registry::Registry;
+use olbake_engine::stack::provider::{Provider, ProviderError};
+use olbake_engine::stack::{RegistryImages, Site, Stacks};
+use olbake_engine::state::{HoldOptions, StateStore, SystemClock, Takeover};
+use olbake_lang::{Evaluated, OtherStack, StackInputs, WantedImage, Workspace};
+use olbake_local::{Disks, LocalProvider};
+use olbake_postgresql::PostgreSql;
+
+use super::Context;
+use super::place::Place;
+use super::promotion::who;
+use crate::args::{Command, Settings, StackArg};
+use crate::errors::{CliError, Result};
+
+pub(super) use secrets::Unsealed;
+
+/// Runs a command about stacks.
+pub(super) fn run(command: Command, context: &mut Context) -> Result {
+    match command {
+        Command::Preview(args) => change::preview(&args, context),
+        Command::Deploy(args) => change::deploy(&args, context),
+        Command::Destroy(args) => change::destroy(&args, context),
+        Command::Refresh(args) => look::refresh(&args, context),
+        Command::Drift(args) => look::drift(&args, context),
+        Command::Outputs(args) => look::outputs(&args, context),
+        Command::Graph(args) => look::graph(&args, context),
+        Command::Status(args) => status::run(&args, context),
+        Command::Rollout(args) => rollout::run(&args, context),
+        Command::Stack(args) => state::stack(&args, context),
+        Command::State(args) => state::state(&args, context),
+        Command::Config(args) => config::run(&args, context),
+        other => unreachable!("{other:?} is about no stack"),
+    }
+}
+
+/// The types of resources of all providers.
+pub(super) fn catalog() -> Catalog {
+    LocalProvider::types().and(olbake_postgresql::catalog())
+}
+
+/// A workspace with its stacks, the registry, and the states.
+pub(super) struct Desk {
+    pub(super) place: Place,
+    pub(super) workspace: Workspace,
+    pub(super) registry: Registry,
+    pub(super) store: StateStore,
+}
+
+impl Desk {
+    pub(super) fn open(context: &mut Context) -> Result<Self> {
+        let place = context.place()?;
+        let workspace = context.workspace(&place)?;
+        let registry = place.registry()?;
+        let store = StateStore::open(&place.config.state, &place.root)?;
+        Ok(Self { place, workspace, registry, store })
+    }
+
+    /// The stack that was named, or the only one of the project that one stands in; else one is asked for.
+    pub(super) fn choose(&self, asked: &StackArg, context: &Context) -> Result<StackName> {
+        let project = self.workspace.project_at(&context.directory);
+        if let Some(name) = &asked.stack {
+            // In a project, the environment is enough.
+            let full = match &project {
+                Some(project) if !name.contains('.') => format!("{project}.{name}"),
+                _ => name.clone(),
+            };
+            return Ok(self.workspace.stack(&full)?);
+        }
+        let all = self.workspace.stacks();
+        let among: Vec<StackName> = match &project {
+            Some(project) => all.iter().filter(|stack| stack.project() == project).cloned().collect(),
+            None => all,
+        };
+        match among.as_slice() {
+            [] => Err(CliError::user("there is no stack here")
+                .help("`olbake new project NAME` writes a project with one stack")),
+            [only] => Ok(only.clone()),
+            several => menu(several, context),
+        }
+    }
+
+    /// What evaluating a stack needs from states and the registry.
+    pub(super) fn inputs(&self, context: &Context, settings: &Settings) -> Result<StackInputs> {
+        let inputs = context.inputs(&self.place, settings)?;
+        let (store, registry) = (self.store.clone(), self.registry.clone());
+        Ok(StackInputs {
+            outputs: Arc::new(move |stack| outputs_of(&store, stack)),
+            images: Arc::new(move |wanted| image_of(&registry, wanted).map(Some)),
+            ..StackInputs::offline(&inputs)
+        })
+    }
+
+    /// A stack's declaration; warnings are shown.
+    pub(super) fn evaluate(
+        &self,
+        context: &Context,
+        stack: &StackName,
+        settings: &Settings,
+    ) -> Result<Evaluated> {
+        let evaluated = self.workspace.evaluate(stack, &self.inputs(context, settings)?)?;
+        context.ui.diagnostics(&evaluated.warnings);
+        Ok(evaluated)
+    }
+
+    /// The providers and everything around them, for looking.
+    pub(super) fn site(&self) -> Result<Site> {
+        let disks = RegistryDisks { registry: self.registry.clone(), cache: Arc::new(self.place.cache()?) };
+        let local = LocalProvider::open(&self.place.config.local, Arc::new(disks))?;
+        let providers: Vec<Arc<dyn Provider>> = vec![Arc::new(local), Arc::new(PostgreSql::new())];
+        Ok(Site::new(providers, Arc::new(RegistryImages(self.registry.clone()))))
+    }
+
+    pub(super) fn stacks(&self, site: Site) -> Stacks {
+        Stacks { store: self.store.clone(), site }
+    }
+
+    /// How this process holds a stack.
+    pub(super) fn hold(&self, context: &Context, command: &str, takeover: Takeover) -> Result<HoldOptions> {
+        let options = HoldOptions::here(who(&context.startup.env), command).map_err(|error| {
+            CliError::environment(anyhow::Error::new(error).context("cannot make a random number"))
+        })?;
+        Ok(HoldOptions { takeover, ..options })
+    }
+}
+
+/// Asks a person which stack is meant.
+fn menu(stacks: &[StackName], context: &Context) -> Result<StackName> {
+    let names: Vec<String> = stacks.iter().map(ToString::to_string).collect();
+    if context.ui.json || !context.startup.terminal.asks() {
+        return Err(
+            CliError::user("name a stack with `--stack`").help(format!("there are: {}", names.join(", ")))
+        );
+    }
+    let mut text = String::new();
+    for (number, name) in names.iter().enumerate() {
+        text.push_str(&format!("{:>3}  {name}\n", number + 1));
+    }
+    context.ui.say(text.trim_end());
+    let answer = ask("which stack (number or name)? ")?;
+    let chosen = answer.parse::<usize>().ok().and_then(|number| stacks.get(number.checked_sub(1)?));
+    let named = || stacks.iter().find(|stack| stack.as_str() == answer);
+    chosen.or_else(named).cloned().ok_or_else(|| CliError::user(format!("`{answer}` is none of them")))
+}
+
+/// A person's answer on the terminal.
+pub(super) fn ask(question: &str) -> Result<String> {
+    let failed = |error| CliError::environment(anyhow::Error::new(error).context("cannot use the terminal"));
+    let mut out = std::io::stderr().lock();
+    out.write_all(question.as_bytes()).and_then(|()| out.flush()).map_err(failed)?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).map_err(failed)?;
+    Ok(line.trim().to_owned())
+}
+
+/// Runs something short that waits for a store, where there is no runtime.
+pub(super) fn wait<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime of one thread needs nothing").block_on(work)
+}
+
+fn outputs_of(store: &StateStore, stack: &StackName) -> std::result::Result<OtherStack, Box<Diagnostic>> {
+    let read = wait(store.read::<olbake_core::stack::StackState>(stack, &SystemClock));
+    let viewed = read.map_err(|error| Box::new(Diagnostic::error("state", error.to_string())))?;
+    Ok(match viewed {
+        Some(viewed) if viewed.state.begun.is_some() && !viewed.state.is_empty() => {
+            OtherStack::Deployed(viewed.state.outputs)
+        }
+        _ => OtherStack::NeverDeployed,
+    })
+}
+
+fn image_of(registry: &Registry, wanted: &WantedImage) -> std::result::Result<PinnedImage, Box<Diagnostic>> {
+    let WantedImage { image, channel, pinned } = wanted;
+    let wrong = |error: &dyn std::error::Error| Box::new(Diagnostic::error("image", error.to_string()));
+    if let Some(digest) = pinned {
+        let version = registry.records().resolve_digest_for_deploy(image, digest);
+        return version
+            .map(|version| PinnedImage { digest: version.digest, channel: None })
+            .map_err(|error| wrong(&error));
+    }
+    let name: Channel = channel.parse().map_err(|error| wrong(&error))?;
+    let version = registry.records().resolve_for_deploy(image, &name).map_err(|error| {
+        let mut problem = wrong(&error);
+        problem.help = Some(format!(
+            "`olbake promote {image}@DIGEST --to {channel}`, or `olbake bake {image} --channel {channel}`"
+        ));
+        problem
+    })?;
+    Ok(PinnedImage { digest: version.digest, channel: Some(channel.clone()) })
+}
+
+/// Raw disks from the cache, or brought back from the store.
+struct RegistryDisks {
+    registry: Registry,
+    cache: Arc<Cache>,
+}
+
+#[async_trait]
+impl Disks for RegistryDisks {
+    async fn raw(&self, version: &Digest) -> std::result::Result<Utf8PathBuf, ProviderError> {
+        let found = self.registry.by_digest(version).await;
+        let found = found.map_err(|error| ProviderError::failed("cannot find the image", error))?;
+        let found =
+            found.ok_or_else(|| ProviderError::refused(format!("no version `{version}` is registered")))?;
+        let snapshot = version_disk(&self.registry, &self.cache, &found).await;
+        Ok(snapshot.map_err(|error| ProviderError::failed("cannot bring the image's disk", error))?.disk)
+    }
+}
+
+/// Names of resources as they were typed.
+pub(super) fn names<T: std::str::FromStr<Err = olbake_core::names::NameError> + Ord>(
+    texts: &[String],
+) -> Result<std::collections::BTreeSet<T>> {
+    Ok(texts.iter().map(|text| text.parse()).collect::<std::result::Result<_, _>>()?)
+}
+
+/// The variables of the environment, for what reads them by name.
+pub(super) fn environment(context: &Context) -> &BTreeMap<String, String> {
+    &context.startup.env
+}
