@@ -19,7 +19,7 @@ use olbake_core::diagnostic::Diagnostic;
 use olbake_core::promotion::Channel;
 use olbake_core::stack::declare::PinnedImage;
 use olbake_core::stack::{Catalog, StackName};
-use olbake_engine::bake::version_disk;
+use olbake_engine::bake::look::version_disk;
 use olbake_engine::cache::Cache;
 use olbake_engine::registry::Registry;
 use olbake_engine::stack::provider::{Provider, ProviderError};
