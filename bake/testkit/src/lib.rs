@@ -1,5 +1,8 @@
 //! What tests and benchmarks have in common: workspaces, stacks, and a cloud that exists in memory only.
 
+#[cfg(feature = "cloud")]
 pub mod cloud;
+pub mod load;
+#[cfg(feature = "cloud")]
 pub mod stacks;
 pub mod workspace;

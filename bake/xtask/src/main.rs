@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `setup` | installs the Debian packages that olbake drives, when root |
 //! | `build` | builds the agent and olbake, and puts them together in `target/release` |
-//! | `demo` | bakes the example images, boots and checks them, and says what it did |
+//! | `demo` | bakes the example images, deploys, upgrades and promotes them in the local cloud, and says what it did |
 //! | `test` | runs every test there is |
 //! | `bench` | measures every figure side by side with its peer or floor |
 //! | `fmt`, `lint` | rustfmt and clippy, as CI runs them |
@@ -31,8 +31,12 @@ enum Task {
     Setup,
     /// Build the agent and olbake, and put them together in target/release
     Build,
-    /// Bake the example images, boot and check them, and say what was done
-    Demo,
+    /// Bake the example images, deploy, upgrade and promote them in the local cloud, and say what was done
+    Demo {
+        /// Leave nothing but the images behind
+        #[arg(long)]
+        clean: bool,
+    },
     /// Run every test there is
     Test {
         /// Only tests whose name contains this
@@ -60,7 +64,7 @@ fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Setup => setup::run(),
         Task::Build => build::release().map(|built| println!("{}", built.olbake)),
-        Task::Demo => demo::run(),
+        Task::Demo { clean } => demo::run(if clean { demo::Leave::Nothing } else { demo::Leave::Stacks }),
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Bench { figures, json } => bench::run(&figures, json),
         Task::Fmt { check } => test::fmt(check),
