@@ -62,15 +62,8 @@ fn lint_component(
         .chain(templates(workspace, component))
         .filter_map(|file| workspace.sources.text(file.as_str()))
         .collect();
+    found.extend(without_doc(schema));
     for (index, (name, field)) in schema.fields.iter().enumerate() {
-        if field.doc.as_deref().is_none_or(|doc| doc.trim().is_empty()) {
-            let text = format!("the setting `{}.{name}` says nothing of what it is for", schema.name);
-            found.push(
-                Diagnostic::warning("setting-without-doc", text)
-                    .at(field.span.clone())
-                    .help("add `doc = \"…\"`"),
-            );
-        }
         // Only a component that some image uses has been seen running; a branch not taken may still name the setting.
         let seen = read.is_none_or(|bits| SettingsData::is_read(bits, index));
         if !seen && !texts.iter().any(|text| text.contains(&format!(".{name}"))) {
@@ -91,6 +84,20 @@ fn lint_component(
                 .help("add `verify`: its checks run on a fresh boot before a version exists"),
         );
     }
+}
+
+/// Settings that say nothing of what they are for.
+pub(crate) fn without_doc(schema: &Schema) -> Vec<Diagnostic> {
+    let silent = schema
+        .fields
+        .iter()
+        .filter(|(_, field)| field.doc.as_deref().is_none_or(|doc| doc.trim().is_empty()));
+    silent
+        .map(|(name, field)| {
+            let text = format!("the setting `{}.{name}` says nothing of what it is for", schema.name);
+            Diagnostic::warning("setting-without-doc", text).at(field.span.clone()).help("add `doc = \"…\"`")
+        })
+        .collect()
 }
 
 /// The templates of a component, as paths in the workspace.

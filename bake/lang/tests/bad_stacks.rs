@@ -162,6 +162,17 @@ fn references_to_what_is_not_there() {
 }
 
 #[test]
+fn secrets_that_would_show() {
+    let recipe = CONFIG.replace(
+        "project(config = Config, stack = lambda c, ctx: None)",
+        "def stack(c, ctx):\n    db = local.database(\"db\", password = c.password)\n    output(\"a\", \"pw=\" + c.password)\n    output(\"b\", [db.token])\n    output(\"c\", db.address)\n    output(\"d\", hasattr(db, \"adress\"))\n\nproject(config = Config, stack = stack)",
+    );
+    let made =
+        stacks(&[("stacks/a/stack.star", &recipe), ("stacks/a/QA.toml", &format!("size = 1\n{SEALED}"))]);
+    assert_snapshot!(wrong(&made, "a.QA", &offline()));
+}
+
+#[test]
 fn recipes_that_do_not_end() {
     let mut found = Found::default();
     found.body("recursion", "def f(n):\n    return f(n + 1)\nf(0)");

@@ -109,6 +109,25 @@ fn a_workspace_knows_its_projects_and_their_order() {
 }
 
 #[test]
+fn images_follow_the_configuration() {
+    let recipe = "def stack(c, ctx):\n    output(\"all\", [ctx.image(name) for name in [\"web\", \"web/large\", \"db\", \"web\"]])\n\nproject(stack = stack)\n";
+    let pin = Digest::of(b"pinned");
+    let toml = format!("[images]\n\"web/large\" = \"{pin}\"\n[channels]\ndb = \"CI\"\n");
+    let made = stacks(&[("stacks/a/stack.star", recipe), ("stacks/a/QA.toml", &toml)]);
+    let evaluated = evaluate(&made, "a.QA", &online());
+    let images: Vec<String> = evaluated
+        .declaration
+        .images
+        .iter()
+        .map(|(image, pinned)| format!("{image} {:?} {}", pinned.channel, pinned.digest == pin))
+        .collect();
+    assert_eq!(images, ["db Some(\"CI\") false", "web Some(\"QA\") false", "web/large None true"]);
+    assert_eq!(evaluated.declaration.outputs["all"][1]["variant"], "large");
+    assert_eq!(evaluated.declaration.outputs["all"][1]["digest"], pin.to_string());
+    assert_eq!(evaluate(&made, "a.QA", &online()), evaluated);
+}
+
+#[test]
 fn check_evaluates_every_stack_without_a_state() {
     let made = hello();
     assert_snapshot!(draw(&made.workspace, &made.workspace.check(&inputs())));

@@ -22,7 +22,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Tables that are no settings.
-pub(crate) const RESERVED: [&str; 2] = ["images", "channels"];
+pub(crate) const RESERVED: [&str; 3] = ["images", "channels", "encryption"];
 
 /// A stack's configuration as it is written.
 #[derive(Debug, Default)]

@@ -116,8 +116,10 @@ pub(crate) fn check(workspace: &Workspace, inputs: &StackInputs) -> Vec<Diagnost
     let projects = workspace.known_projects();
     let mut found = projects.misnamed();
     for project in workspace.projects() {
-        found
-            .extend(evaluate::project(workspace, &project).err().into_iter().flat_map(|problems| problems.0));
+        match evaluate::project(workspace, &project) {
+            Ok((_, declaration)) => found.extend(crate::check::without_doc(&declaration.schema)),
+            Err(problems) => found.extend(problems.0),
+        }
     }
     for file in policy::recipes_below(workspace, "stacks/components") {
         found.extend(workspace.loader.load(&file).err().into_iter().flat_map(|problems| problems.0));

@@ -52,7 +52,6 @@ impl ResourceValue {
         match (found, name) {
             (Some((_, ty)), _) => Some(pending(reference(), ty, &self.0.missed, heap)),
             (None, "name") => Some(heap.alloc(self.0.name.as_str())),
-            (None, "id") => Some(heap.alloc(reference().marker())),
             (None, _) => None,
         }
     }
@@ -64,7 +63,7 @@ impl<'v> StarlarkValue<'v> for ResourceValue {
         let found = self.output(name, heap);
         if found.is_none() {
             let text = format!("`{}` of the type `{}` has no output `{name}`", self.0.name, self.0.ty);
-            let known = self.outputs().map(|(name, _)| name).chain(["id", "name"]);
+            let known = self.outputs().map(|(name, _)| name).chain(["name"]);
             self.0.missed.note(name, "unknown-output", text, known);
         }
         found
@@ -75,7 +74,7 @@ impl<'v> StarlarkValue<'v> for ResourceValue {
     }
 
     fn dir_attr(&self) -> Vec<String> {
-        self.outputs().map(|(name, _)| name).chain(["id", "name"]).map(str::to_owned).collect()
+        self.outputs().map(|(name, _)| name).chain(["name"]).map(str::to_owned).collect()
     }
 }
 
@@ -170,7 +169,7 @@ pub(crate) fn as_json(value: Value<'_>) -> Option<Result<Json, String>> {
         return Some(Ok(Json::from(pending.0.0.marker())));
     }
     let resource = value.downcast_ref::<ResourceValue>()?;
-    let first = resource.outputs().map(|(name, _)| name).next().unwrap_or("id");
+    let first = resource.outputs().map(|(name, _)| name).next().unwrap_or("name");
     let (name, ty) = (&resource.0.name, &resource.0.ty);
     Some(Err(format!("the resource `{name}` (`{ty}`) itself: pass one of its outputs, such as `.{first}`")))
 }

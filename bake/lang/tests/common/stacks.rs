@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "not every test file needs all of it")]
 
 use olbake_core::settings::{RecordField, Type};
-use olbake_core::stack::catalog::Change;
+use olbake_core::stack::catalog::{Change, Output};
 use olbake_core::stack::{Catalog, TypeSchema};
 use olbake_lang::{Evaluated, StackInputs};
 use serde_json::json;
@@ -41,6 +41,7 @@ pub(crate) fn catalog() -> Catalog {
                 .gives("address", Type::Ip, "its address")
                 .gives("port", Type::Port, "its port"),
         )
+        .with("local.database", database())
         .with(
             "local.volume",
             TypeSchema::object("a volume")
@@ -58,6 +59,15 @@ pub(crate) fn catalog() -> Catalog {
                 .gives("members", addresses, "its instances")
                 .gives("size", Type::Int, "how many"),
         )
+}
+
+/// A type with an output that is secret.
+fn database() -> TypeSchema {
+    let mut schema = TypeSchema::object("a database")
+        .takes("password", Type::Str, Change::InPlace, "of its role")
+        .gives("address", Type::Ip, "its address");
+    schema.outputs.insert("token", Output { ty: Type::Str, secret: true, doc: "to come in by" });
+    schema
 }
 
 /// A workspace with stacks.
