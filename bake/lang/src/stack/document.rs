@@ -79,6 +79,8 @@ impl Reader<'_> {
                 "channels" => self.by_image(value, |reader, image, text, _| {
                     reader.document.channels.insert(image, text.0.to_owned());
                 }),
+                // The key of the secrets, wrapped: for whoever opens them.
+                "encryption" => {}
                 name => {
                     let Some(json) = self.json(value) else { continue };
                     let entry = Entry {
