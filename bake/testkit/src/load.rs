@@ -150,7 +150,8 @@ fn request(shared: &Shared, kept: &mut Option<(BufReader<TcpStream>, u32)>) -> i
     };
     let last = used + 1 >= PER_CONNECTION;
     let end = if last { "close" } else { "keep-alive" };
-    let head = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: {end}\r\n\r\n", shared.path, shared.address);
+    let head =
+        format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: {end}\r\n\r\n", shared.path, shared.address);
     stream.get_mut().write_all(head.as_bytes())?;
     let (status, body, closes) = answer(&mut stream)?;
     if !closes && !last {
@@ -174,7 +175,8 @@ fn answer(stream: &mut BufReader<TcpStream>) -> io::Result<(u16, String, bool)> 
     if stream.read_line(&mut line)? == 0 {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended before an answer"));
     }
-    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| wrong("no status"))?;
+    let status =
+        line.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| wrong("no status"))?;
     let (mut length, mut chunked, mut closes) = (None, false, false);
     loop {
         line.clear();

@@ -134,7 +134,8 @@ impl Demo {
     fn under_load(&self, stack: &str, what: impl FnOnce(&Self) -> Result<()>) -> Result<Report> {
         let url = self.output(&["outputs", "--stack", stack, "url"])?;
         let address = url.trim().strip_prefix("http://").context("the service has an http:// URL")?;
-        let load = Load::start(address.parse().with_context(|| format!("`{address}` is no address"))?, "/", RATE);
+        let load =
+            Load::start(address.parse().with_context(|| format!("`{address}` is no address"))?, "/", RATE);
         let result = what(self);
         std::thread::sleep(AFTER);
         let report = load.stop();
@@ -190,13 +191,18 @@ impl Demo {
         ] {
             println!("  {} {line}", self.built.olbake);
         }
-        println!("  {} is a picture of the stack; `cargo xtask demo --clean` removes all of it", self.picture());
+        println!(
+            "  {} is a picture of the stack; `cargo xtask demo --clean` removes all of it",
+            self.picture()
+        );
     }
 }
 
 fn said(report: &Report) -> String {
-    let versions: Vec<String> = report.answers.iter().map(|(version, count)| format!("{version}: {count}")).collect();
-    let failures: String = report.failures.iter().map(|(at, why)| format!("\n    at {at:.1} s: {why}")).collect();
+    let versions: Vec<String> =
+        report.answers.iter().map(|(version, count)| format!("{version}: {count}")).collect();
+    let failures: String =
+        report.failures.iter().map(|(at, why)| format!("\n    at {at:.1} s: {why}")).collect();
     format!(
         "{} requests sent, {} failed; median {:.0} ms, 99 % within {:.0} ms ({}){failures}",
         report.sent,

@@ -71,7 +71,7 @@ fn order<'a>(graph: &Graph, levels: Vec<Vec<&'a ResourceName>>) -> Vec<Vec<&'a R
             let mean = if before.is_empty() { 0 } else { before.iter().sum::<usize>() * 100 / before.len() };
             (mean, *name)
         });
-        level.iter().enumerate().for_each(|(index, name)| drop(place.insert(name, index)));
+        place.extend(level.iter().enumerate().map(|(index, name)| (*name, index)));
         ordered.push(level);
     }
     ordered

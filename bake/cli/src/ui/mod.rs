@@ -12,6 +12,7 @@ pub(crate) mod promotion;
 pub(crate) mod reporter;
 pub(crate) mod results;
 pub(crate) mod stack;
+mod stack_bars;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod why;

@@ -13,6 +13,7 @@ use super::diagnostics::Drawing;
 use super::human::plural;
 use super::lines;
 use super::reporter::Listener;
+use super::stack_bars::StackBars;
 use super::style::{Palette, clean};
 
 /// How long nothing is drawn.
@@ -28,6 +29,7 @@ pub(crate) struct Bars {
     away: bool,
     waiting: Vec<String>,
     images: BTreeMap<ImageRef, ImageBars>,
+    stack: StackBars,
 }
 
 /// The two lines of an image.
@@ -51,6 +53,7 @@ impl Bars {
     pub(crate) fn new(drawing: Drawing) -> Self {
         let screen = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
         Self {
+            stack: StackBars::new(screen.clone(), drawing.palette),
             drawing,
             screen,
             began: Instant::now(),
@@ -209,6 +212,7 @@ impl Listener for Bars {
                     self.image_ended(&image);
                 }
             }
+            Event::Stack(event) => self.stack.hear(event),
             Event::TerminalTaken => {
                 drop(self.screen.clear());
                 self.away = true;
@@ -230,6 +234,7 @@ impl Listener for Bars {
             self.shown = true;
             self.screen.set_draw_target(ProgressDrawTarget::stderr());
         }
+        self.stack.tick();
         for bars in self.images.values() {
             bars.head.tick();
             if let Some(step) = &bars.step {
@@ -243,7 +248,7 @@ impl Listener for Bars {
     }
 }
 
-fn style(template: &str) -> ProgressStyle {
+pub(super) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .expect("the templates of this file are well formed")
         .progress_chars("━╸─")

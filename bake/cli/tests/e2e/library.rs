@@ -35,7 +35,12 @@ image(
 
 /// The repository's recipes in a workspace of the test's own.
 fn copy_library(world: &World) {
-    for part in ["components", "images", "olbake.toml"] {
+    copy(world, &["components", "images", "olbake.toml"]);
+}
+
+/// Parts of the repository in a workspace of the test's own.
+pub(crate) fn copy(world: &World, parts: &[&str]) {
+    for part in parts {
         let copied =
             Command::new("cp").args(["-a"]).arg(repository().join(part)).arg(&world.dir).status().unwrap();
         assert!(copied.success());

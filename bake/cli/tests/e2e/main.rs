@@ -11,4 +11,5 @@ mod faults;
 mod interruptions;
 mod leaks;
 mod library;
+mod stacks;
 mod support;

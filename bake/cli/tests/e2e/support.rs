@@ -68,6 +68,7 @@ impl World {
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", "/root")
             .env("NO_COLOR", "1")
+            .env("OLBAKE_PASSPHRASE", "of these tests")
             .env("OLBAKE_AGENT", agent())
             .env("OLBAKE_CACHE", self.cache.join("cache"))
             .env("OLBAKE_REGISTRY", format!("file://{}", self.registry().display()))

@@ -9,6 +9,7 @@ mod boot;
 mod plan;
 mod preview;
 mod process;
+mod rollout;
 mod store;
 mod workspace;
 
@@ -56,6 +57,7 @@ const GROUPS: [Group; 5] = [
     Group { names: &store::FIGURES, measure: store::measure },
     Group { names: &bake::FIGURES, measure: bake::measure },
     Group { names: &boot::FIGURES, measure: boot::measure },
+    Group { names: &rollout::FIGURES, measure: rollout::measure },
 ];
 
 /// Measures the figures whose names begin with one of `wanted`; all, when none is wanted.

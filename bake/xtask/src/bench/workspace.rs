@@ -12,11 +12,11 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    /// Copies `components/`, `images/` and `olbake.toml`.
+    /// Copies recipes, stacks and `olbake.toml`.
     pub(super) fn copy(name: &str) -> Result<Self> {
         let path = Utf8PathBuf::from(format!("/var/tmp/olbake-bench-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make `{path}`"))?;
-        for part in ["components", "images", "olbake.toml"] {
+        for part in ["components", "images", "stacks", "policies", "olbake.toml"] {
             let status =
                 Command::new("cp").args(["-a", build::root().join(part).as_str(), path.as_str()]).status()?;
             anyhow::ensure!(status.success(), "cannot copy `{part}` to `{path}`");
@@ -35,7 +35,8 @@ impl Workspace {
             .args(arguments)
             .current_dir(&self.path)
             .env_remove("OLBAKE_REGISTRY")
-            .env_remove("OLBAKE_CACHE");
+            .env_remove("OLBAKE_CACHE")
+            .env_remove("OLBAKE_STATE");
         command
     }
 }

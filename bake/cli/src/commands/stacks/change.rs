@@ -29,7 +29,7 @@ pub(super) fn preview(args: &PreviewArgs, context: &mut Context) -> Result {
     let desk = Desk::open(context)?;
     let stack = desk.choose(&args.change.stack, context)?;
     let evaluated = desk.evaluate(context, &stack, &args.change.settings)?;
-    let stacks = desk.stacks(desk.site()?);
+    let stacks = desk.stacks(desk.site_with_secrets(context, &stack, &evaluated)?);
     let wishes = wished(&args.change, args.destroy)?;
     let refresh = refresh(&args.change);
     let preview = block_on(async { Ok(stacks.preview(&evaluated.declaration, &wishes, refresh).await?) })?;

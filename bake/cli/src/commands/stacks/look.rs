@@ -22,7 +22,8 @@ use crate::ui::stack as ui;
 pub(super) fn refresh(args: &LookArgs, context: &mut Context) -> Result {
     let desk = Desk::open(context)?;
     let stack = desk.choose(&args.stack, context)?;
-    let stacks = desk.stacks(desk.site()?);
+    let evaluated = desk.evaluate(context, &stack, &args.settings)?;
+    let stacks = desk.stacks(desk.site_with_secrets(context, &stack, &evaluated)?);
     let hold = desk.hold(context, "refresh", Takeover::Refuse)?;
     let changed = block_on(async { Ok(stacks.refresh(&stack, hold).await?) })?;
     if context.ui.json {
@@ -51,7 +52,7 @@ pub(super) fn drift(args: &LookArgs, context: &mut Context) -> Result {
     let desk = Desk::open(context)?;
     let stack = desk.choose(&args.stack, context)?;
     let evaluated = desk.evaluate(context, &stack, &args.settings)?;
-    let stacks = desk.stacks(desk.site()?);
+    let stacks = desk.stacks(desk.site_with_secrets(context, &stack, &evaluated)?);
     let preview = block_on(async {
         Ok(stacks.preview(&evaluated.declaration, &Wishes::default(), Refresh::Look).await?)
     })?;

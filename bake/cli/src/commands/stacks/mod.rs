@@ -133,6 +133,17 @@ impl Desk {
         Ok(Site::new(providers, Arc::new(RegistryImages(self.registry.clone()))))
     }
 
+    /// The same, with the secrets of a stack: some objects cannot be looked at without.
+    pub(super) fn site_with_secrets(
+        &self,
+        context: &Context,
+        stack: &StackName,
+        evaluated: &Evaluated,
+    ) -> Result<Site> {
+        let unsealed = Unsealed::open(self, context, stack, evaluated)?;
+        Ok(Site { secrets: Arc::new(move |id| unsealed.value(id)), ..self.site()? })
+    }
+
     pub(super) fn stacks(&self, site: Site) -> Stacks {
         Stacks { store: self.store.clone(), site }
     }

@@ -67,7 +67,10 @@ pub(super) fn run(args: &StatusArgs, context: &mut Context) -> Result {
 
 fn rows_of(desk: &Desk, stack: &StackName, viewed: &Viewed<StackState>) -> Result<Vec<Row>> {
     let state = &viewed.state;
-    let inventory = look::look(desk, stack, state)?;
+    // Groups only: other objects may need secrets to be looked at.
+    let mut groups = state.clone();
+    groups.resources.retain(|_, applied| applied.group.is_some() || applied.rollout.is_some());
+    let inventory = look::look(desk, stack, &groups)?;
     let mut rows = Vec::new();
     for (name, applied) in &state.resources {
         let Some(size) = applied.inputs.get("size").and_then(serde_json::Value::as_u64) else { continue };

@@ -1,0 +1,129 @@
+//! Stacks in the local cloud: the repository's own example, deployed, upgraded under load, broken, cut short, removed.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use olbake_testkit::load::{Load, Report};
+
+use super::library;
+use super::support::{Ended, Traces, World};
+
+const NETWORK: &str = "infrastructure.local.network.QA";
+const HELLO: &str = "applications.hello.QA";
+const SUBSTRUCTURE: &str = "substructure.hello.QA";
+/// Requests a second under which instances are replaced.
+const RATE: u32 = 200;
+
+/// The repository's recipes and stacks, with addresses of the test's own and secrets that the test seals.
+fn world() -> Option<World> {
+    let world = World::new(&[])?;
+    library::copy(&world, &["components", "images", "olbake.toml", "stacks", "policies"]);
+    world.write("stacks/infrastructure/local/network/QA.toml", "cidr = \"10.91.7.0/24\"\n");
+    world.write("stacks/applications/hello/QA.toml", "instances = 3\nwatch = \"1s\"\n");
+    world.write("stacks/substructure/hello/QA.toml", "");
+    Some(world)
+}
+
+fn seal(world: &World, stack: &str, key: &str, value: &str) {
+    let mut child = world
+        .command(&["config", "--stack", stack, "set", "--secret", key])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), value.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+fn deploy(world: &World, stack: &str) -> Ended {
+    let ended = world.run(&["deploy", "--yes", "--stack", stack]);
+    assert_eq!(ended.code, 0, "the deploy of {stack} failed:\n{}", ended.said());
+    ended
+}
+
+/// Does something while the service gets requests.
+fn under_load(world: &World, what: impl FnOnce()) -> Report {
+    let url = world.run(&["outputs", "--stack", HELLO, "url"]).stdout;
+    let address: SocketAddr = url.trim().strip_prefix("http://").unwrap().parse().unwrap();
+    let load = Load::start(address, "/", RATE);
+    std::thread::sleep(Duration::from_millis(500));
+    what();
+    std::thread::sleep(Duration::from_secs(1));
+    let report = load.stop();
+    assert!(report.sent > 100, "the load was no load: {} requests", report.sent);
+    assert_eq!(report.failed, 0, "{:?}", report.failures);
+    report
+}
+
+fn links() -> String {
+    let listed = Command::new("ip").args(["-o", "link"]).output().unwrap();
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    text.lines().filter_map(|line| line.split(": ").nth(1)).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_service_is_deployed_upgraded_rolled_back_and_removed() {
+    let Some(world) = world() else { return };
+    let links_before = links();
+    seal(&world, HELLO, "admin_password", "a password of thirty-two letters");
+    seal(&world, SUBSTRUCTURE, "admin_password", "a password of thirty-two letters");
+    seal(&world, SUBSTRUCTURE, "password", "another one that is as long as that");
+    world.bake(&["web", "database", "--channel", "QA"]);
+
+    // Nothing is there before its network is.
+    let early = world.run(&["deploy", "--yes", "--stack", HELLO]);
+    assert_eq!(early.code, 4);
+    early.says(&[NETWORK, "never"]);
+
+    deploy(&world, NETWORK);
+    deploy(&world, HELLO).says(&["done", "url"]);
+    deploy(&world, SUBSTRUCTURE);
+    world.run(&["preview", "--stack", SUBSTRUCTURE]).says(&["nothing to do"]);
+    world.run(&["preview", "--stack", HELLO]).says(&["nothing to do"]);
+    world.run(&["status"]).says(&["3/3", "healthy", "current"]);
+
+    // A release after the other, without a failed request.
+    world.bake(&["web", "--set", "hello.version=1.1.0", "--channel", "QA"]);
+    let upgrade = under_load(&world, || drop(deploy(&world, HELLO)));
+    assert!(upgrade.answers.len() == 2 && upgrade.answers["1.1.0"] > 0, "{:?}", upgrade.answers);
+
+    // One that boots and cannot answer goes back by itself.
+    world.bake(&["web", "--set", "hello.version=1.2.0", "--set", "caddy.upstream=127.0.0.1:9", "--channel", "QA"]);
+    let refused = under_load(&world, || {
+        let ended = world.run(&["deploy", "--yes", "--stack", HELLO]);
+        assert_eq!(ended.code, 7, "{}", ended.said());
+        ended.says(&["rolled back", "http :80/health"]);
+    });
+    assert_eq!(refused.answers.keys().collect::<Vec<_>>(), ["1.1.0"]);
+    world.run(&["status"]).says(&["rolled back", "1 behind"]);
+
+    // A deploy that is killed in the middle of a rollout is finished by the next one.
+    world.bake(&["web", "--set", "hello.version=1.3.0", "--channel", "QA"]);
+    let resumed = under_load(&world, || {
+        for pause in [1500, 4000, 7000] {
+            let mut child = world.command(&["deploy", "--yes", "--stack", HELLO]).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(pause));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        deploy(&world, HELLO);
+    });
+    assert!(resumed.answers["1.3.0"] > 0);
+    world.run(&["status"]).says(&["3/3", "healthy"]);
+    world.run(&["state", "orphans", "--stack", HELLO]).says(&["nothing that the state does not know of"]);
+
+    // Nothing holds what a secret is.
+    let state = world.dir.join(".olbake/state");
+    for file in super::support::files(&state) {
+        let bytes = std::fs::read(&file).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains("thirty-two letters") && !text.contains("as long as that"), "{}", file.display());
+    }
+
+    for stack in [SUBSTRUCTURE, HELLO, NETWORK] {
+        let ended = world.run(&["destroy", "--yes", "--stack", stack]);
+        assert_eq!(ended.code, 0, "{}", ended.said());
+    }
+    assert_eq!(Traces::settled(), Traces::none());
+    assert_eq!(links(), links_before);
+}
