@@ -88,7 +88,15 @@ fn a_service_is_deployed_upgraded_rolled_back_and_removed() {
     assert!(upgrade.answers.len() == 2 && upgrade.answers["1.1.0"] > 0, "{:?}", upgrade.answers);
 
     // One that boots and cannot answer goes back by itself.
-    world.bake(&["web", "--set", "hello.version=1.2.0", "--set", "caddy.upstream=127.0.0.1:9", "--channel", "QA"]);
+    world.bake(&[
+        "web",
+        "--set",
+        "hello.version=1.2.0",
+        "--set",
+        "caddy.upstream=127.0.0.1:9",
+        "--channel",
+        "QA",
+    ]);
     let refused = under_load(&world, || {
         let ended = world.run(&["deploy", "--yes", "--stack", HELLO]);
         assert_eq!(ended.code, 7, "{}", ended.said());
@@ -117,7 +125,11 @@ fn a_service_is_deployed_upgraded_rolled_back_and_removed() {
     for file in super::support::files(&state) {
         let bytes = std::fs::read(&file).unwrap();
         let text = String::from_utf8_lossy(&bytes);
-        assert!(!text.contains("thirty-two letters") && !text.contains("as long as that"), "{}", file.display());
+        assert!(
+            !text.contains("thirty-two letters") && !text.contains("as long as that"),
+            "{}",
+            file.display()
+        );
     }
 
     for stack in [SUBSTRUCTURE, HELLO, NETWORK] {

@@ -123,7 +123,7 @@ fn instance_group() -> TypeSchema {
             "load_balancer",
             balancer.or_none(),
             Value::Null,
-            Change::Replace,
+            Change::Settle,
             "what stands in front of them, and the port that they answer on",
         )
         .takes_or(

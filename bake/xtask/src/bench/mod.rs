@@ -51,7 +51,7 @@ struct Group {
     measure: fn(&Built) -> Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 6] = [
     Group { names: &plan::FIGURES, measure: plan::measure },
     Group { names: &preview::FIGURES, measure: preview::measure },
     Group { names: &store::FIGURES, measure: store::measure },

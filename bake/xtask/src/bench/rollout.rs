@@ -156,8 +156,10 @@ impl Bench<'_> {
     }
 
     fn destroy(&self) -> Result<()> {
-        process::run(&mut self.workspace.olbake(self.built, &["destroy", "--yes", "--json", "--stack", STACK]))
-            .map(drop)
+        process::run(
+            &mut self.workspace.olbake(self.built, &["destroy", "--yes", "--json", "--stack", STACK]),
+        )
+        .map(drop)
     }
 }
 
