@@ -93,7 +93,7 @@ fn a_service_is_deployed_upgraded_rolled_back_and_removed() {
         "--set",
         "hello.version=1.2.0",
         "--set",
-        "caddy.upstream=127.0.0.1:9",
+        "caddy.upstream=127.0.0.1:9100",
         "--channel",
         "QA",
     ]);
