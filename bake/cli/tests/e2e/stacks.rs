@@ -20,7 +20,7 @@ fn world() -> Option<World> {
     let world = World::new(&[])?;
     library::copy(&world, &["components", "images", "olbake.toml", "stacks", "policies"]);
     world.write("stacks/infrastructure/local/network/QA.toml", "cidr = \"10.91.7.0/24\"\n");
-    world.write("stacks/applications/hello/QA.toml", "instances = 3\nwatch = \"1s\"\n");
+    world.write("stacks/applications/hello/QA.toml", "instances = 3\nwatch = \"1s\"\npatience = \"45s\"\n");
     world.write("stacks/substructure/hello/QA.toml", "");
     Some(world)
 }

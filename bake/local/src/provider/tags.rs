@@ -185,7 +185,7 @@ mod tests {
             Launched { release: Digest::of(b"one"), slot: None, since: 7, network: "n".to_owned() };
         let instance = InstanceId("group-1-a-1".to_owned());
         tags.launch(&object.id, &instance, &launched).unwrap();
-        assert_eq!(tags.list().unwrap(), [object.clone()]);
+        assert_eq!(tags.list().unwrap(), std::slice::from_ref(&object));
         assert_eq!(tags.instances_of(&object.id).unwrap()[0].0, instance);
         tags.remove(&object.id).unwrap();
         tags.remove(&object.id).unwrap();
