@@ -86,7 +86,8 @@ impl Demo {
         self.deploy(PRODUCTION)?;
 
         self.step("deploy an image to QA that boots and passes its checks, and then cannot answer: it is rolled back");
-        let broken = ["bake", "web", "--set", "hello.version=1.2.0", "--set", "caddy.upstream=127.0.0.1:9100"];
+        let broken =
+            ["bake", "web", "--set", "hello.version=1.2.0", "--set", "caddy.upstream=127.0.0.1:9100"];
         self.olbake(&[&broken[..], &["--channel", "QA"]].concat())?;
         let rollback = self.under_load(QA, |demo| demo.fails_to_deploy(QA))?;
         self.olbake(&["rollback", "web", "--channel", "QA", "--reason", "1.2.0 does not answer"])?;
