@@ -106,7 +106,8 @@ impl Demo {
 
     /// Removes the stacks, those that others read last.
     fn clean(&self) -> Result<()> {
-        self.step("clean up");
+        self.step("clean up; the protection of Production's volume is taken away first");
+        self.olbake(&["deploy", "--yes", "--stack", PRODUCTION, "--set", "hello.protect=false"])?;
         for stack in [SUBSTRUCTURE, QA, PRODUCTION].into_iter().chain(NETWORKS) {
             self.olbake(&["destroy", "--yes", "--stack", stack])?;
         }
