@@ -20,21 +20,18 @@ pub struct NameError {
 const RULE: &str = "names start with a lower-case letter and go on with lower-case letters, digits, `_` or `-`, \
                     64 characters at most";
 
-fn check(kind: &'static str, text: &str) -> Result<(), NameError> {
+fn is_name(text: &str) -> bool {
     let mut characters = text.chars();
     let starts = characters.next().is_some_and(|first| first.is_ascii_lowercase());
     let goes_on = characters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-');
-    if starts && goes_on && text.len() <= 64 {
-        Ok(())
-    } else {
-        Err(NameError { kind, text: text.to_owned(), rule: RULE })
-    }
+    starts && goes_on && text.len() <= 64
 }
 
-macro_rules! name {
-    ($(#[$doc:meta])* $type:ident, $kind:literal) => {
+/// A name that a function checks once, when it is parsed; text in serialised forms.
+macro_rules! text_name {
+    ($(#[$doc:meta])* $type:ident, $kind:literal, $rule:expr, $holds:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(try_from = "String", into = "String")]
         pub struct $type(String);
@@ -46,21 +43,24 @@ macro_rules! name {
             }
         }
 
-        impl FromStr for $type {
-            type Err = NameError;
+        impl std::str::FromStr for $type {
+            type Err = $crate::names::NameError;
 
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                check($kind, text)?;
-                Ok(Self(text.to_owned()))
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::try_from(text.to_owned())
             }
         }
 
         impl TryFrom<String> for $type {
-            type Error = NameError;
+            type Error = $crate::names::NameError;
 
-            fn try_from(text: String) -> Result<Self, NameError> {
-                check($kind, &text)?;
-                Ok(Self(text))
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                let holds: fn(&str) -> bool = $holds;
+                if holds(&text) {
+                    Ok(Self(text))
+                } else {
+                    Err($crate::names::NameError { kind: $kind, text, rule: $rule })
+                }
             }
         }
 
@@ -70,34 +70,42 @@ macro_rules! name {
             }
         }
 
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.0)
             }
         }
 
-        impl fmt::Debug for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&self.0, f)
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Debug::fmt(&self.0, f)
             }
         }
     };
 }
 
-name!(
+pub(crate) use text_name;
+
+text_name!(
     /// The name of a component: `caddy`.
     ComponentName,
-    "component name"
+    "component name",
+    RULE,
+    is_name
 );
-name!(
+text_name!(
     /// The name of an image: `web`.
     ImageName,
-    "image name"
+    "image name",
+    RULE,
+    is_name
 );
-name!(
+text_name!(
     /// The name of a variant of an image: `large`.
     VariantName,
-    "variant name"
+    "variant name",
+    RULE,
+    is_name
 );
 
 /// An image, or one of its variants: `web`, `web/large`.

@@ -1,69 +1,7 @@
 //! Names of stacks, of their resources, and of the objects that a provider makes for those.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
-
 use crate::digest::FieldDigest;
-use crate::names::NameError;
-
-/// A name checked by a function, as text in serialised forms.
-macro_rules! text_name {
-    ($(#[$doc:meta])* $type:ident, $kind:literal, $rule:literal, $check:expr) => {
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $type(String);
-
-        impl $type {
-            /// The name as text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = NameError;
-
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                let holds: fn(&str) -> bool = $check;
-                if holds(text) {
-                    Ok(Self(text.to_owned()))
-                } else {
-                    Err(NameError { kind: $kind, text: text.to_owned(), rule: $rule })
-                }
-            }
-        }
-
-        impl TryFrom<String> for $type {
-            type Error = NameError;
-
-            fn try_from(text: String) -> Result<Self, NameError> {
-                text.parse()
-            }
-        }
-
-        impl From<$type> for String {
-            fn from(name: $type) -> String {
-                name.0
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&self.0, f)
-            }
-        }
-    };
-}
+use crate::names::{NameError, text_name};
 
 text_name!(
     /// An environment: `QA`, `Production`; written into names and tags as it stands.

@@ -112,6 +112,21 @@ fn volumes(group: &Group, slot: Option<u32>) -> Result<Vec<Attached>, ProviderEr
         .collect()
 }
 
+/// What stands in front of a group.
+struct Front {
+    balancer: Id,
+    backend: Id,
+    /// On which instances answer.
+    port: u16,
+}
+
+fn front(inputs: &Map<String, Value>) -> Result<Option<Front>, ProviderError> {
+    let group: Group = read(inputs)?;
+    let Some(Behind { balancer, backend, port }) = group.load_balancer else { return Ok(None) };
+    let (balancer, backend) = (balancer.parse().map_err(refusal)?, backend.parse().map_err(refusal)?);
+    Ok(Some(Front { balancer, backend, port }))
+}
+
 fn life(state: State) -> Life {
     match state {
         State::Booting => Life::Booting,
@@ -214,12 +229,9 @@ impl Fleet for LocalProvider {
         object: &Object,
         inputs: &Map<String, Value>,
     ) -> Result<Vec<Seen>, ProviderError> {
-        let group: Group = read(inputs)?;
         let checks = group::Group::read(inputs).map_err(ProviderError::refused)?.health;
-        let members = match &group.load_balancer {
-            Some(Behind { balancer, backend, .. }) => {
-                let (balancer, backend) =
-                    (balancer.parse().map_err(refusal)?, backend.parse().map_err(refusal)?);
+        let members = match front(inputs)? {
+            Some(Front { balancer, backend, .. }) => {
                 self.cloud.members(&balancer, &backend).await.map_err(failure)?
             }
             None => Vec::new(),
@@ -273,9 +285,7 @@ impl Fleet for LocalProvider {
         instance: &InstanceId,
         weight: u32,
     ) -> Result<(), ProviderError> {
-        let group: Group = read(inputs)?;
-        let Some(Behind { balancer, backend, port }) = group.load_balancer else { return Ok(()) };
-        let (balancer, backend) = (balancer.parse().map_err(refusal)?, backend.parse().map_err(refusal)?);
+        let Some(Front { balancer, backend, port }) = front(inputs)? else { return Ok(()) };
         let id = id_of(instance)?;
         let view = self.cloud.inspect_instance(&id).await.map_err(failure)?;
         let address = view.and_then(|view| view.address);
@@ -293,9 +303,7 @@ impl Fleet for LocalProvider {
         inputs: &Map<String, Value>,
         weights: &[(InstanceId, u32)],
     ) -> Result<(), ProviderError> {
-        let group: Group = read(inputs)?;
-        let Some(Behind { balancer, backend, .. }) = group.load_balancer else { return Ok(()) };
-        let (balancer, backend) = (balancer.parse().map_err(refusal)?, backend.parse().map_err(refusal)?);
+        let Some(Front { balancer, backend, .. }) = front(inputs)? else { return Ok(()) };
         let members = self.cloud.members(&balancer, &backend).await.map_err(failure)?;
         let is_member =
             |id: &InstanceId| members.iter().any(|member| member.member.instance.as_str() == id.0);
@@ -313,9 +321,7 @@ impl Fleet for LocalProvider {
         inputs: &Map<String, Value>,
         instance: &InstanceId,
     ) -> Result<(), ProviderError> {
-        let group: Group = read(inputs)?;
-        let Some(Behind { balancer, backend, .. }) = group.load_balancer else { return Ok(()) };
-        let (balancer, backend) = (balancer.parse().map_err(refusal)?, backend.parse().map_err(refusal)?);
+        let Some(Front { balancer, backend, .. }) = front(inputs)? else { return Ok(()) };
         let id = id_of(instance)?;
         if self.cloud.member(&balancer, &backend, &id).await.map_err(failure)?.is_none() {
             return Ok(());
@@ -329,9 +335,7 @@ impl Fleet for LocalProvider {
         inputs: &Map<String, Value>,
         instance: &InstanceId,
     ) -> Result<(), ProviderError> {
-        let group: Group = read(inputs)?;
-        let Some(Behind { balancer, backend, .. }) = group.load_balancer else { return Ok(()) };
-        let (balancer, backend) = (balancer.parse().map_err(refusal)?, backend.parse().map_err(refusal)?);
+        let Some(Front { balancer, backend, .. }) = front(inputs)? else { return Ok(()) };
         self.cloud.remove_member(&balancer, &backend, &id_of(instance)?).await.map(drop).map_err(failure)
     }
 
