@@ -64,7 +64,10 @@ pub(crate) fn agent() -> Result<Utf8PathBuf> {
 
 /// Builds an example of a crate, optimised, and gives its path.
 pub(crate) fn example(package: &str, name: &str) -> Result<Utf8PathBuf> {
-    cargo(&["build", "--quiet", "--release", "--package", package, "--example", name], &[])?;
+    cargo(
+        &["build", "--quiet", "--release", "--package", package, "--all-features", "--example", name],
+        &[],
+    )?;
     Ok(target_directory()?.join("release/examples").join(name))
 }
 
