@@ -2,48 +2,24 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod common;
+#[path = "common/promoting.rs"]
+mod promoting;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use camino::{Utf8Path, Utf8PathBuf};
-use common::{Scratch, publish, registry, scratch};
-use olbake_core::promotion::{Channel, Why, rollback_targets};
-use olbake_core::time::Timestamp;
+use camino::Utf8Path;
+use common::{Scratch, process, publish, registry, scratch};
+use olbake_core::promotion::{Why, rollback_targets};
 use olbake_core::{Digest, ImageRef};
 use olbake_engine::cache::Cache;
-use olbake_engine::config::Config;
 use olbake_engine::gc::{self, GcOptions, Kind};
-use olbake_engine::promotion::{PromotionError, Promotions};
+use olbake_engine::promotion::PromotionError;
 use olbake_engine::registry::channels::{Move, Moved};
-use olbake_engine::registry::{Records, RegistryError, Version};
-use olbake_engine::store::StoreError;
-use olbake_engine::store::file::FileStore;
-use olbake_engine::store::object::{Listed, Object, ObjectKey, ObjectStore, Put, PutOutcome, Upload};
+use olbake_engine::registry::{RegistryError, Version};
+use promoting::{at, channel, config, promotions, web, work};
 use proptest::prelude::*;
-
-fn channel(name: &str) -> Channel {
-    name.parse().unwrap()
-}
-
-fn web() -> ImageRef {
-    "web".parse().unwrap()
-}
-
-fn config(path: &Utf8Path, text: &str) -> Config {
-    Config::parse(path, text).unwrap()
-}
-
-fn at(seconds: u64) -> Timestamp {
-    Timestamp::from_seconds(1_800_000_000 + seconds)
-}
-
-fn promotions<'a>(records: &'a Records, config: &'a Config, by: &'a str, now: u64) -> Promotions<'a> {
-    Promotions { records, config, by, now: at(now) }
-}
 
 /// Versions of `web`, the first the oldest.
 fn versions(path: &Utf8Path, count: usize) -> Vec<Version> {
@@ -351,37 +327,11 @@ fn collection_keeps_what_channels_point_to_and_can_go_back_to() {
     registry.records().blocks().verify(&map, &|_| {}).unwrap();
 }
 
-const RACER: &str = "OLBAKE_TEST_CHANNELS_RACER";
-const KILLED: &str = "OLBAKE_TEST_CHANNELS_KILLED";
-
-fn child(test: &str, variable: &str, value: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--ignored", "--nocapture"]).env(variable, value);
-    command.stdout(Stdio::piped()).stderr(Stdio::null());
+/// Another process that promotes: `examples/promoter.rs`.
+fn promoter(arguments: &[&str]) -> Command {
+    let mut command = process("promoter");
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
     command
-}
-
-/// Not a test: one of several processes that promote at the same time. It prints how each try ended.
-#[test]
-#[ignore = "run by another test, in a process of its own"]
-fn child_that_races() {
-    let Ok(value) = std::env::var(RACER) else { return };
-    let (number, path) = value.split_once(' ').unwrap();
-    let path = Utf8Path::new(path);
-    let (registry, config) = (registry(path), config(path, ""));
-    let records = registry.records();
-    let versions = records.versions(None).unwrap();
-    let (start, mine) = (number.parse::<usize>().unwrap(), format!("racer {number}"));
-    for round in 0..20 {
-        let version = &versions[(start + round) % versions.len()];
-        let promotions = promotions(records, &config, &mine, round as u64);
-        match promotions.promote(version, &channel("QA"), Why::Set, None) {
-            Ok(Moved::Done(record)) => println!("DONE {}", record.sequence),
-            Ok(Moved::NotNeeded(_)) => println!("NOT NEEDED"),
-            Err(PromotionError::Registry(RegistryError::ChannelMoved(_))) => println!("LOST"),
-            Err(error) => panic!("{error}"),
-        }
-    }
 }
 
 #[test]
@@ -389,7 +339,7 @@ fn processes_that_race_lose_nothing() {
     let Scratch { path, .. } = &scratch();
     versions(path, 4);
     let children: Vec<_> = (0..3)
-        .map(|number| child("child_that_races", RACER, &format!("{number} {path}")).spawn().unwrap())
+        .map(|number| promoter(&["race", &number.to_string(), path.as_str()]).spawn().unwrap())
         .collect();
     let mut done: Vec<(u64, String)> = Vec::new();
     for (number, child) in children.into_iter().enumerate() {
@@ -411,88 +361,6 @@ fn processes_that_race_lose_nothing() {
     assert!(history.windows(2).all(|pair| pair[0].digest != pair[1].digest));
 }
 
-/// A store whose process is killed at one of its calls, before or after it took effect.
-#[derive(Debug)]
-struct Fatal {
-    store: FileStore,
-    calls: AtomicUsize,
-    at: usize,
-    after: bool,
-}
-
-impl Fatal {
-    fn around<T>(&self, act: impl FnOnce() -> T) -> T {
-        let call = self.calls.fetch_add(1, Ordering::SeqCst);
-        let kill = || rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        if call == self.at && !self.after {
-            kill().unwrap();
-        }
-        let done = act();
-        if call == self.at {
-            kill().unwrap();
-        }
-        done
-    }
-}
-
-impl ObjectStore for Fatal {
-    fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
-        self.around(|| self.store.get(key))
-    }
-    fn get_range(&self, key: &ObjectKey, offset: u64, length: usize) -> Result<Option<Vec<u8>>, StoreError> {
-        self.around(|| self.store.get_range(key, offset, length))
-    }
-    fn put(&self, key: &ObjectKey, bytes: &[u8], condition: Put) -> Result<PutOutcome, StoreError> {
-        self.around(|| self.store.put(key, bytes, condition))
-    }
-    fn upload(&self) -> Result<Box<dyn Upload>, StoreError> {
-        self.store.upload()
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<bool, StoreError> {
-        self.around(|| self.store.delete(key))
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        self.around(|| self.store.list(prefix))
-    }
-    fn place(&self, key: &ObjectKey) -> String {
-        self.store.place(key)
-    }
-    fn concurrency(&self) -> usize {
-        self.store.concurrency()
-    }
-}
-
-/// Not a test: what is killed by the one below, at a call of the store. It promotes, goes back and revokes.
-#[test]
-#[ignore = "run by another test, in a process that is killed"]
-fn child_that_is_killed() {
-    let Ok(value) = std::env::var(KILLED) else { return };
-    let mut words = value.splitn(3, ' ');
-    let at = words.next().unwrap().parse().unwrap();
-    let after = words.next() == Some("after");
-    let path = Utf8PathBuf::from(words.next().unwrap());
-    let store = FileStore::open(path.join("registry")).unwrap();
-    let store = Fatal { store, calls: AtomicUsize::new(0), at, after };
-    let records = Records::over(Arc::new(store), path.join("registry/.locks"));
-    work(&records, &config(&path, ""));
-    println!("THROUGH");
-}
-
-/// Three changes, each of which may have happened already.
-fn work(records: &Records, config: &Config) {
-    let versions = records.versions(None).unwrap();
-    let ann = promotions(records, config, "ann", 5);
-    let qa = channel("QA");
-    let history = records.channel_history(&web(), &qa).unwrap();
-    if history.len() == 1 {
-        ann.promote(&versions[1], &qa, Why::Set, None).unwrap();
-    }
-    if history.len() < 3 {
-        ann.rollback(&web(), &qa, None, None).unwrap();
-    }
-    ann.revoke(&versions[1], "slow").unwrap();
-}
-
 #[test]
 fn killed_at_any_call_it_has_moved_or_not() {
     let Scratch { path: all, .. } = &scratch();
@@ -508,8 +376,7 @@ fn killed_at_any_call_it_has_moved_or_not() {
     for (call, when) in (0..200).flat_map(|call| [(call, "before"), (call, "after")]) {
         let path = all.join(format!("{call}-{when}"));
         copy(&origin, &path);
-        let output =
-            child("child_that_is_killed", KILLED, &format!("{call} {when} {path}")).output().unwrap();
+        let output = promoter(&["die", &call.to_string(), when, path.as_str()]).output().unwrap();
         let records = common::registry(&path);
         let records = records.records();
         // Right after, without any mending: a valid history, and a pointer that names one of its entries.

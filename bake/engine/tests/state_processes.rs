@@ -5,22 +5,20 @@ mod common;
 #[path = "common/ledger.rs"]
 mod ledger;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use camino::{Utf8Path, Utf8PathBuf};
-use common::{Scratch, Tmpfs, scratch};
-use ledger::{HandClock, Ledger, add, hold, options, stack, store};
+use camino::Utf8Path;
+use common::{Scratch, Tmpfs, process, scratch};
+use ledger::{HandClock, Ledger, add, here, hold, options, stack, store};
 use olbake_engine::state::{HoldOptions, StateError, StateStore, SystemClock, Takeover};
 use olbake_engine::store::StoreError;
 use rustix::process::{Pid, Signal, kill_process};
 
-const CHILD: &str = "OLBAKE_TEST_STATE_CHILD";
-
-/// Another process that runs the test named `role` in `path`.
+/// Another process that holds the stack of a folder: `examples/holder.rs` in a role.
 struct Process {
     child: Child,
     says: BufReader<ChildStdout>,
@@ -29,9 +27,8 @@ struct Process {
 
 impl Process {
     fn start(role: &str, path: &Utf8Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", role, "--ignored", "--nocapture"])
-            .env(CHILD, path.as_str())
+        let mut child = process("holder")
+            .args([role, path.as_str()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -44,9 +41,8 @@ impl Process {
     fn hear(&mut self, start: &str) -> Option<String> {
         let mut line = String::new();
         while self.says.read_line(&mut line).unwrap() > 0 {
-            // The test runner begins the line with words of its own.
-            if let Some(at) = line.find(start) {
-                return Some(line[at..].trim().to_owned());
+            if line.starts_with(start) {
+                return Some(line.trim().to_owned());
             }
             line.clear();
         }
@@ -69,49 +65,8 @@ impl Drop for Process {
     }
 }
 
-fn role() -> Option<Utf8PathBuf> {
-    std::env::var(CHILD).ok().map(Utf8PathBuf::from)
-}
-
-fn heard() -> String {
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).unwrap();
-    line.trim().to_owned()
-}
-
-fn here(ttl: Duration) -> HoldOptions {
-    HoldOptions { ttl, ..HoldOptions::here("tester", "state_processes").unwrap() }
-}
-
 async fn view(store: &StateStore) -> Ledger {
     store.read::<Ledger>(&stack(), &SystemClock).await.unwrap().map(|viewed| viewed.state).unwrap_or_default()
-}
-
-/// Not a test: appends, in groups, until it is killed, and keeps a list of what it was told is durable.
-#[tokio::test]
-#[ignore = "run by another test, in a process that it kills"]
-async fn child_that_appends() {
-    let Some(path) = role() else { return };
-    let list = path.join(format!("acknowledged-{}", std::process::id()));
-    let mut acknowledged = File::create(list).unwrap();
-    let held = Arc::new(hold(&store(&path), here(HoldOptions::TTL)).await.unwrap());
-    println!("held");
-    for round in 0.. {
-        let appends: Vec<_> = (0..3)
-            .map(|number| {
-                let name = format!("{}-{round}-{number}", std::process::id());
-                let held = held.clone();
-                tokio::spawn(async move {
-                    held.append(add(&name, 1)).await.unwrap();
-                    name
-                })
-            })
-            .collect();
-        for append in appends {
-            let line = format!("{}\n", append.await.unwrap());
-            acknowledged.write_all(line.as_bytes()).unwrap();
-        }
-    }
 }
 
 /// What killed children were told is durable; a line that one was killed in the middle of says nothing.
@@ -131,7 +86,7 @@ async fn a_killed_holder_loses_nothing_it_was_told_is_durable_and_blocks_nobody(
     let Scratch { path, .. } = &scratch();
     let mut interrupted = 0;
     for round in 0..12_u64 {
-        let mut child = Process::start("child_that_appends", path);
+        let mut child = Process::start("append", path);
         // A whole lease would be waited for otherwise: the dead process is seen to be dead.
         child.hear("held").unwrap();
         std::thread::sleep(Duration::from_millis(7 * round));
@@ -155,33 +110,11 @@ async fn a_killed_holder_loses_nothing_it_was_told_is_durable_and_blocks_nobody(
     assert!(view(&store).await.records > 0, "no child came to append");
 }
 
-/// Not a test: a holder that appends when it is told to and says how that went.
-#[tokio::test]
-#[ignore = "run by another test, in a process that it stops"]
-async fn child_that_is_stopped() {
-    let Some(path) = role() else { return };
-    let held = hold(&store(&path), here(Duration::from_millis(600))).await.unwrap();
-    held.append(add("before", 1)).await.unwrap();
-    println!("held");
-    let mut effects = File::create(path.join("effects")).unwrap();
-    while heard() == "act" {
-        // What a provider's call is: an intent, a permit, the effect.
-        let intent = held.append(add("act", 1)).await;
-        match intent.and_then(|_| held.permit()) {
-            Ok(()) => {
-                effects.write_all(b"effect\n").unwrap();
-                println!("acted");
-            }
-            Err(error) => println!("refused: {error}"),
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_holder_that_wakes_after_it_was_taken_over_does_nothing() {
     for takeover in [Takeover::Wait(Duration::from_secs(60)), Takeover::Force] {
         let Scratch { path, .. } = &scratch();
-        let mut child = Process::start("child_that_is_stopped", path);
+        let mut child = Process::start("act", path);
         child.hear("held").unwrap();
         child.tell("act");
         assert_eq!(child.hear("acted").unwrap(), "acted");
@@ -206,28 +139,10 @@ async fn a_holder_that_wakes_after_it_was_taken_over_does_nothing() {
     }
 }
 
-/// Not a test: holds, counts up by one, closes; many times.
-#[tokio::test]
-#[ignore = "run by another test, beside others of its kind"]
-async fn child_that_races() {
-    let Some(path) = role() else { return };
-    let store = store(&path);
-    println!("ready");
-    heard();
-    for _ in 0..5 {
-        let wait = Takeover::Wait(Duration::from_secs(120));
-        let held = hold(&store, HoldOptions { takeover: wait, ..here(HoldOptions::TTL) }).await.unwrap();
-        let seen = held.with(|state| state.records).await.unwrap();
-        held.append(add(&format!("after-{seen}"), 1)).await.unwrap();
-        held.close("counted").await.unwrap();
-    }
-    println!("finished");
-}
-
 #[tokio::test]
 async fn racing_processes_have_the_stack_one_after_the_other() {
     let Scratch { path, .. } = &scratch();
-    let mut children = [(); 3].map(|()| Process::start("child_that_races", path));
+    let mut children = [(); 3].map(|()| Process::start("race", path));
     children.iter_mut().for_each(|child| drop(child.hear("ready").unwrap()));
     children.iter_mut().for_each(|child| child.tell("go"));
     for child in &mut children {

@@ -6,12 +6,11 @@ mod common;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use camino::Utf8Path;
-use common::{Piece, Scratch, Tmpfs, blocks, bytes, disk_of, packs, scratch, write_pieces};
+use common::{Piece, Scratch, Tmpfs, blocks, bytes, disk_of, packs, process, scratch, write_pieces};
 use olbake_core::blockmap::BLOCK_SIZE;
 use olbake_engine::store::StoreError;
 use olbake_engine::store::blocks::Seed;
@@ -228,35 +227,13 @@ fn listings_have_names_that_start_so_and_no_others() {
     assert_eq!(path.join("store/.tmp").read_dir_utf8().unwrap().count(), 0);
 }
 
-const CHILD: &str = "OLBAKE_TEST_STORE_CHILD";
-
-/// Not a test: what is killed by the one below. It stores disk after disk and remembers each.
-#[test]
-#[ignore = "run by another test, in a process that it kills"]
-fn child_that_is_killed() {
-    let Ok(path) = std::env::var(CHILD) else { return };
-    let path = Utf8Path::new(&path);
-    let registry = common::registry(path);
-    for round in 0_u8.. {
-        let disk = path.join("disk");
-        disk_of(&disk, &[1, 2, 0, round.wrapping_mul(3) | 1, round | 1, 4]);
-        let (map, _) = registry.records().write_disk(&disk, &|_| {}).unwrap();
-        registry.records().put_layer(&map.digest(), &map).unwrap();
-    }
-}
-
 #[test]
 fn a_killed_writer_leaves_a_sound_store() {
     let Scratch { path, .. } = &scratch();
     let root = path.join("registry");
     let mut interrupted = 0;
     for round in 0..12_u64 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_that_is_killed", "--ignored"])
-            .env(CHILD, path.as_str())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = process("writer").arg(path).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(60 + 37 * round));
         child.kill().unwrap();
         child.wait().unwrap();

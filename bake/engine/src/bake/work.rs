@@ -4,7 +4,7 @@
 //! After a crash the lock is free: [`sweep`] ends what the process left behind, says from the journal where it
 //! was, and removes the directory. Main type: [`WorkDir`].
 //!
-//! Layout, below `CACHE/work/v1`: `NAME-PID-NUMBER/` with `lock`, `journal.jsonl`, `disk.raw` (the disk being
+//! Layout, below `work/v1` of the cache: `NAME-PID-NUMBER/` with `lock`, `journal.jsonl`, `disk.raw` (the disk being
 //! changed) and `machine-N/` (what a machine needs while it runs).
 
 use std::fs::{File, TryLockError};

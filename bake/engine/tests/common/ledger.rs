@@ -116,3 +116,8 @@ pub(crate) async fn change(store: &StateStore, options: HoldOptions, records: &[
     }
     held.close("done").await.unwrap();
 }
+
+/// Holds by this process and the host's clock.
+pub(crate) fn here(ttl: Duration) -> HoldOptions {
+    HoldOptions { ttl, ..HoldOptions::here("tester", "a test of processes").unwrap() }
+}

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::sync::Arc;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -32,6 +33,14 @@ pub(crate) fn blocks(root: &Utf8Path) -> BlockStore {
 
 pub(crate) fn registry(root: &Utf8Path) -> Registry {
     Registry::open("file://registry", root).unwrap()
+}
+
+/// A process that a test starts: an example, which cargo builds with the tests.
+pub(crate) fn process(example: &str) -> Command {
+    let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples");
+    let program = folder.join(example);
+    assert!(program.exists(), "`{}` is built with the tests: cargo test -p olbake-engine", program.display());
+    Command::new(program)
 }
 
 /// Bytes at a place of a disk.
