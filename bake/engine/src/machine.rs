@@ -90,6 +90,15 @@ pub enum Substrate {
     Vm,
 }
 
+/// The disk that a machine changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkDisk {
+    /// To be made here, as a copy of the parent. A file there is replaced.
+    Copy(Utf8PathBuf),
+    /// Here already: a copy of the parent that was made before, and that nothing else uses.
+    Ready(Utf8PathBuf),
+}
+
 /// What a machine is to be.
 #[derive(Clone, Debug)]
 pub struct MachineSpec {
@@ -101,8 +110,8 @@ pub struct MachineSpec {
     pub start: Start,
     /// The disk to begin with. It is not changed: a machine that is to be changed works on a copy.
     pub parent: Snapshot,
-    /// For machines that are to be changed: where the copy goes. A file there is replaced.
-    pub disk: Option<Utf8PathBuf>,
+    /// For machines that are to be changed: the disk that they change.
+    pub disk: Option<WorkDisk>,
     /// A directory of the caller's for whatever the machine needs while it runs (sockets, overlay, logs). It
     /// exists, is empty, and is removed by the caller afterwards.
     pub work_dir: Utf8PathBuf,

@@ -4,7 +4,7 @@
 use std::fs;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use olbake_engine::machine::{Builder, MachineSpec, Snapshot, Start, Substrate};
+use olbake_engine::machine::{Builder, MachineSpec, Snapshot, Start, Substrate, WorkDisk};
 use olbake_local::LocalBuilder;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -46,7 +46,7 @@ fn spec(
         substrate,
         start,
         parent: Snapshot { disk: disk.to_owned() },
-        disk: Some(work_root.join(format!("{kind}.raw"))),
+        disk: Some(WorkDisk::Copy(work_root.join(format!("{kind}.raw")))),
         work_dir,
         package_cache: None,
         agent: agent.to_owned(),

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
-use olbake_engine::machine::{AgentStream, Machine, MachineError, MachineSpec, ShellStatus, Snapshot, Start};
+use olbake_engine::machine::{
+    AgentStream, Machine, MachineError, MachineSpec, ShellStatus, Snapshot, Start, WorkDisk,
+};
 
 use crate::cgroup::Cgroup;
 use crate::copy::copy_disk;
@@ -71,7 +73,10 @@ impl Container {
             Start::Fresh | Start::Inspect => (mount_throw_away(&parent, &work_dir)?, None),
             Start::Build | Start::BuildBooted => {
                 let disk = disk.ok_or_else(|| host_error("a machine that is to be changed needs a disk"))?;
-                copy_disk(&parent.disk, &disk)?;
+                let disk = match disk {
+                    WorkDisk::Copy(disk) => copy_disk(&parent.disk, &disk).map(|()| disk)?,
+                    WorkDisk::Ready(disk) => disk,
+                };
                 (vec![mount_root(&disk, &work_dir.join("root"), Access::ReadWrite)?], Some(disk))
             }
         };

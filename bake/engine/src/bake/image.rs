@@ -35,6 +35,14 @@ pub(super) struct ImageBake<'a> {
     began: Instant,
 }
 
+/// What is to be verified.
+struct SealedDisk {
+    results: Vec<LayerResult>,
+    disk: Snapshot,
+    /// The layer's disk that the bake went on from; none where it began with a base or had nothing to run.
+    began_with: Option<Snapshot>,
+}
+
 /// A disk to go on from.
 struct Known {
     disk: Snapshot,
@@ -96,7 +104,8 @@ impl<'a> ImageBake<'a> {
         if secrets.is_empty() {
             let_through(&mut clear);
         }
-        let (results, sealed) = self.sealed_disk(work, &operations, kept).await?;
+        let SealedDisk { results, disk: sealed, began_with } =
+            self.sealed_disk(work, &operations, kept).await?;
         drop(turn);
         self.tell.send_replace(Progress::Sealed { disk: sealed.clone() });
 
@@ -117,7 +126,12 @@ impl<'a> ImageBake<'a> {
             // One terminal: one after the other.
             (search.run(&sealed, sealed_key).await, boot.check(&sealed, self.plan, &operations).await)
         } else {
-            tokio::join!(search.run(&sealed, sealed_key), boot.check(&sealed, self.plan, &operations))
+            let (searched, checks, ()) = tokio::join!(
+                search.run(&sealed, sealed_key),
+                boot.check(&sealed, self.plan, &operations),
+                self.make_spare(began_with)
+            );
+            (searched, checks)
         };
         searched?;
         let_through(&mut clear);
@@ -158,13 +172,14 @@ impl<'a> ImageBake<'a> {
         work: &WorkDir,
         operations: &Operations<'_>,
         kept: mpsc::UnboundedSender<Kept>,
-    ) -> Result<(Vec<LayerResult>, Snapshot), BakeError> {
+    ) -> Result<SealedDisk, BakeError> {
         let sealed_key = self.sealed_key();
         let (known, mut results) = self.known(work, &kept).await?;
         if known.sealed {
             drop(kept.send(Kept { key: sealed_key, disk: known.disk.clone() }));
-            return Ok((results, known.disk));
+            return Ok(SealedDisk { results, disk: known.disk, began_with: None });
         }
+        let began_with = (known.next > 0).then(|| known.disk.clone());
         let mut layers = Layers {
             bake: self.bake,
             plan: self.plan,
@@ -180,7 +195,21 @@ impl<'a> ImageBake<'a> {
         let disk = layers.seal(sealed_key).await?;
         let disk = Snapshot { disk: self.bake.cache.adopt_disk(&sealed_key, &disk.disk)? };
         drop(kept.send(Kept { key: sealed_key, disk: disk.clone() }));
-        Ok((results, disk))
+        Ok(SealedDisk { results, disk, began_with })
+    }
+
+    /// Copies the disk that this bake began with, for the next one: who changes a layer is likely to change it
+    /// again, and the copy is the longest part of a machine's start. Made while the sealed disk boots, which mostly
+    /// waits. A bake does not fail for want of it.
+    async fn make_spare(&self, began_with: Option<Snapshot>) {
+        let Some(disk) = began_with else { return };
+        let copy = self.bake.cache.partial_spare(&disk.disk);
+        let made = self.bake.builder.copy(&disk, &copy).await.map_err(BakeError::from);
+        let kept = made.and_then(|copy| Ok(self.bake.cache.keep_spare(&disk.disk, &copy.disk)?));
+        if let Err(error) = kept {
+            let message = format!("no disk was copied ahead for the next bake: {error}");
+            self.bake.events.send(Event::Note { image: Some(self.plan.image.clone()), message });
+        }
     }
 
     /// The nearest disk there is, looked for from the end, and what is known without running.

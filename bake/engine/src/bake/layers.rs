@@ -14,7 +14,7 @@ use olbake_core::report::{OperationReport, Outcome};
 use tokio::sync::mpsc;
 
 use crate::event::{Event, LayerOutcome, LayerResult, Stage};
-use crate::machine::{Machine, MachineSpec, Snapshot, Start, Substrate};
+use crate::machine::{Machine, MachineSpec, Snapshot, Start, Substrate, WorkDisk};
 
 use super::checkpoint::Policy;
 use super::operations::{Operations, counts};
@@ -148,7 +148,7 @@ impl Layers<'_> {
                 substrate: Substrate::Container,
                 start,
                 parent: self.parent.clone(),
-                disk: Some(self.work.disk()),
+                disk: Some(self.work_disk()?),
                 work_dir: self.work.machine().map_err(self.journal())?,
                 package_cache: Some(self.bake.cache.packages()),
                 agent: self.bake.options.agent.clone(),
@@ -159,6 +159,13 @@ impl Layers<'_> {
         self.policy.kept(began.elapsed());
         self.machine = Some(Running { machine, start });
         Ok(())
+    }
+
+    /// A spare copy of the parent saves making one now.
+    fn work_disk(&self) -> Result<WorkDisk, BakeError> {
+        let disk = self.work.disk();
+        let ready = self.bake.cache.take_spare(&self.parent.disk, &disk)?;
+        Ok(if ready { WorkDisk::Ready(disk) } else { WorkDisk::Copy(disk) })
     }
 
     async fn stop(&mut self) -> Result<Snapshot, BakeError> {

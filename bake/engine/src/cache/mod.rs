@@ -1,7 +1,8 @@
 //! What this host keeps to be fast: raw disks of layers, downloads, package lists. All of it can be made again.
 //!
-//! Main type: [`Cache`]. Below its directory: `disks/KEY.raw` with `disks/KEY.json` beside it, `downloads/`,
-//! `packages/`, `failed/` (disks that a person asked to keep), `work/` (of running bakes), `locks/`.
+//! Main type: [`Cache`]. Below its directory: `disks/KEY.raw` with `disks/KEY.json` beside it, `disks/KEY.BOOT.spare`
+//! (a copy of a disk, for the next machine that begins with it), `downloads/`, `packages/`, `failed/` (disks that a
+//! person asked to keep), `work/` (of running bakes), `locks/`.
 //!
 //! Disks are not synchronised when they are kept: that would cost as much as making them. So each remembers the
 //! boot it was written in, and one of an earlier boot is not believed; the store has the blocks.
@@ -23,6 +24,8 @@ use crate::store::StoreError;
 use crate::store::disk::allocated;
 use crate::store::file::{read_whole, write_whole};
 
+/// The last part of the name of a spare copy.
+const SPARE: &str = "spare";
 /// The version of the form of what lies beside a disk.
 const SCHEMA: u32 = 1;
 
@@ -119,6 +122,12 @@ impl Cache {
         self.disks().join(format!(".partial-{}-{}", key.short(), std::process::id()))
     }
 
+    /// Where a spare copy of a disk can be made before it is kept.
+    pub(crate) fn partial_spare(&self, disk: &Utf8Path) -> Utf8PathBuf {
+        let name = disk.file_stem().unwrap_or_default();
+        self.disks().join(format!(".{SPARE}-{name}-{}", std::process::id()))
+    }
+
     /// Takes over a finished disk as that of a layer, by renaming it; says where it is now.
     pub fn adopt_disk(&self, key: &Digest, disk: &Utf8Path) -> Result<Utf8PathBuf, StoreError> {
         self.hold()?;
@@ -127,6 +136,37 @@ impl Cache {
         write_whole(&path.with_extension("json"), &beside.expect("it is expressible in JSON"), 0o644)?;
         rename(disk, &path)?;
         Ok(path)
+    }
+
+    /// Where the spare copy of a disk is. It bears the boot it was written in, as nothing lies beside it.
+    fn spare_path(&self, disk: &Utf8Path) -> Utf8PathBuf {
+        disk.with_extension(format!("{}.{SPARE}", Digest::of(self.boot.as_bytes()).short()))
+    }
+
+    /// Moves the spare copy of a disk of this cache to a path; false: there is none.
+    pub(crate) fn take_spare(&self, disk: &Utf8Path, to: &Utf8Path) -> Result<bool, StoreError> {
+        match fs::rename(self.spare_path(disk), to) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::io("rename to", to, error)),
+        }
+    }
+
+    /// Keeps a finished copy of a disk of this cache as its spare.
+    pub(crate) fn keep_spare(&self, disk: &Utf8Path, copy: &Utf8Path) -> Result<(), StoreError> {
+        rename(copy, &self.spare_path(disk))
+    }
+
+    /// The spare copies that are here, with whether something can still be begun with them.
+    fn spares(&self) -> Result<Vec<(Utf8PathBuf, u64, bool)>, StoreError> {
+        let mut found = Vec::new();
+        for path in list(&self.disks())?.into_iter().filter(|path| path.extension() == Some(SPARE)) {
+            let disk = path.with_extension("").with_extension("raw");
+            let usable = disk.is_file() && self.is_believed(&disk)? && self.spare_path(&disk) == path;
+            let bytes = fs::symlink_metadata(&path).map_or(0, |metadata| allocated(&metadata));
+            found.push((path, bytes, usable));
+        }
+        Ok(found)
     }
 
     /// Keeps the disk of a failed bake for a person; says where it is now.
@@ -186,12 +226,25 @@ impl Cache {
         Ok(found)
     }
 
-    /// What can go without loss: disks that are not believed, those used longest ago beyond the greatest size, and
-    /// what was never finished.
+    /// What can go without loss: disks that are not believed, spare copies and then disks used longest ago beyond
+    /// the greatest size, and what was never finished.
     pub(crate) fn superfluous(&self) -> Result<Vec<Superfluous>, StoreError> {
         let mut found = Vec::new();
         let disks = self.contents()?;
-        let mut total: u64 = disks.iter().map(|disk| disk.bytes).sum();
+        let spares = self.spares()?;
+        let spare_bytes: u64 = spares.iter().map(|(_, bytes, _)| bytes).sum();
+        let mut total = spare_bytes + disks.iter().map(|disk| disk.bytes).sum::<u64>();
+        for (path, bytes, usable) in spares {
+            let reason = match usable {
+                false => "a spare copy of a disk that is gone",
+                true if self.max_size.is_some_and(|most| total > most) => {
+                    "a spare copy beyond the cache's size"
+                }
+                true => continue,
+            };
+            total -= bytes;
+            found.push(Superfluous { path, bytes, reason });
+        }
         for CachedDisk { path, bytes, .. } in disks {
             let too_much = self.max_size.is_some_and(|most| total > most);
             let reason = match self.is_believed(&path)? {
@@ -319,6 +372,49 @@ mod tests {
         drop(theirs);
         assert_eq!(ours.trim().unwrap().len(), 1);
         assert_eq!(ours.disk(&key).unwrap(), None);
+    }
+
+    #[test]
+    fn a_spare_copy_is_taken_once_and_only_in_its_boot() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = cache(&directory, None);
+        let key = adopt(&cache, "web", 0);
+        let disk = cache.disk(&key).unwrap().unwrap();
+        let (copy, work) = (cache.partial_disk(&key), cache.dir().join("work"));
+        let spare = |cache: &Cache| {
+            fs::copy(&disk, &copy).unwrap();
+            cache.keep_spare(&disk, &copy).unwrap();
+        };
+        assert!(!cache.take_spare(&disk, &work).unwrap());
+        spare(&cache);
+        assert!(cache.take_spare(&disk, &work).unwrap());
+        assert_eq!(fs::read(&work).unwrap(), fs::read(&disk).unwrap());
+        assert!(!cache.take_spare(&disk, &work).unwrap(), "there was one");
+        spare(&cache);
+        let later = Cache { boot: "another".into(), ..Cache::open(cache.dir(), None).unwrap() };
+        assert!(!later.take_spare(&disk, &work).unwrap());
+        drop(cache);
+        assert_eq!(later.trim().unwrap().len(), 2, "the disk and its spare");
+    }
+
+    #[test]
+    fn spare_copies_go_before_disks_and_with_theirs() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = cache(&directory, Some(100 * 1024));
+        let key = adopt(&cache, "web", 0);
+        let spare = || {
+            let disk = cache.disk(&key).unwrap().unwrap();
+            fs::copy(&disk, cache.partial_disk(&key)).unwrap();
+            cache.keep_spare(&disk, &cache.partial_disk(&key)).unwrap();
+            disk
+        };
+        let disk = spare();
+        let gone = cache.trim().unwrap();
+        assert_eq!(gone.len(), 1, "{gone:?}");
+        assert!(disk.is_file() && !gone[0].exists());
+        spare();
+        remove(&disk).unwrap();
+        assert_eq!(cache.trim().unwrap().len(), 1);
     }
 
     #[test]

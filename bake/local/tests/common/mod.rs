@@ -17,7 +17,9 @@ use std::process::Command;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::plan::Base;
-use olbake_engine::machine::{AgentStream, Builder, Machine, MachineSpec, Snapshot, Start, Substrate};
+use olbake_engine::machine::{
+    AgentStream, Builder, Machine, MachineSpec, Snapshot, Start, Substrate, WorkDisk,
+};
 use olbake_local::LocalBuilder;
 use rustix::fs::{FlockOperation, flock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -69,7 +71,7 @@ impl Place {
             substrate: Substrate::Container,
             start,
             parent: parent.clone(),
-            disk: (start != Start::Fresh).then(|| self.path.join(format!("{name}.raw"))),
+            disk: (start != Start::Fresh).then(|| WorkDisk::Copy(self.path.join(format!("{name}.raw")))),
             work_dir: self.folder(name),
             package_cache: Some(cache()),
             agent: self.agent.clone(),
