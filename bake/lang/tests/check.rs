@@ -73,7 +73,7 @@ fn what_new_writes_passes_check_and_nothing_is_overwritten() {
 
 #[test]
 fn the_reference_and_schema_of_settings() {
-    let root = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/workspace");
+    let root = Utf8Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/fixtures/workspace");
     let workspace = Workspace::load(&root).expect("a workspace");
     let caddy = "caddy".parse().expect("a name");
     let schema = workspace.settings_schema(&caddy).expect("a schema");

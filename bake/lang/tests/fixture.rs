@@ -5,7 +5,7 @@ use olbake_core::plan::Architecture;
 use olbake_lang::{Inputs, Workspace};
 
 fn workspace() -> Workspace {
-    let root = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/workspace");
+    let root = Utf8Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/fixtures/workspace");
     Workspace::load(&root).unwrap_or_else(|problems| panic!("{problems}"))
 }
 

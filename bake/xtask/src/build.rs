@@ -1,6 +1,7 @@
 //! Builds the agent and olbake, and puts the agent beside olbake, where it is looked for.
 
 use std::process::Command;
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -21,9 +22,14 @@ pub(crate) struct Built {
     pub(crate) agent: Utf8PathBuf,
 }
 
-/// The root of the checkout.
+/// The root of the checkout that cargo runs this from: checkouts that share a target directory share its programs.
 pub(crate) fn root() -> &'static Utf8Path {
-    Utf8Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("xtask lies two folders deep")
+    static ROOT: LazyLock<Utf8PathBuf> = LazyLock::new(|| {
+        let own =
+            std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+        Utf8Path::new(&own).ancestors().nth(2).expect("xtask lies two folders deep").to_owned()
+    });
+    &ROOT
 }
 
 /// Runs cargo and passes its output on.

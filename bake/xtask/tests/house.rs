@@ -50,7 +50,7 @@ const PURE_CRATES: [&str; 9] =
     ["camino", "indexmap", "regex-lite", "schemars", "serde", "serde_json", "sha2", "strsim", "thiserror"];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
+    Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).ancestors().nth(2).unwrap().to_owned()
 }
 
 fn metadata() -> Metadata {

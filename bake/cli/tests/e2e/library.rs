@@ -5,7 +5,11 @@ use std::process::Command;
 use super::support::{Traces, World};
 
 fn repository() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
+    std::path::Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap())
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .to_owned()
 }
 
 /// Components that no example image uses, and settings far from their defaults.

@@ -29,7 +29,10 @@ impl Sealed {
     /// The workspace of `tests/fixture`: `base`, and `web` on it with two variants.
     pub(crate) fn fixture() -> Self {
         let sealed = Self::empty();
-        sealed.copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture"), Path::new(""));
+        sealed.copy(
+            &Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("tests/fixture"),
+            Path::new(""),
+        );
         sealed
     }
 
