@@ -2,6 +2,8 @@
 
 #[cfg(feature = "cloud")]
 pub mod cloud;
+#[cfg(feature = "ec2")]
+pub mod ec2;
 pub mod load;
 #[cfg(feature = "cloud")]
 pub mod stacks;

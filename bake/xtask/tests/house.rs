@@ -8,24 +8,41 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Who may depend on whom, outside of tests. A crate that is not here is an error: decide where it belongs.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("olbake-core", &[]),
     ("olbake-agent", &["olbake-core"]),
     ("olbake-lang", &["olbake-core"]),
     ("olbake-engine", &["olbake-core"]),
     ("olbake-local", &["olbake-core", "olbake-engine"]),
     ("olbake-postgresql", &["olbake-core", "olbake-engine"]),
+    ("olbake-ssh", &["olbake-core", "olbake-engine"]),
+    ("olbake-aws", &["olbake-core", "olbake-engine", "olbake-ssh"]),
     ("olbake-testkit", &["olbake-core", "olbake-engine", "olbake-lang", "olbake-local"]),
-    ("olbake-cli", &["olbake-core", "olbake-engine", "olbake-lang", "olbake-local", "olbake-postgresql"]),
+    (
+        "olbake-cli",
+        &[
+            "olbake-core",
+            "olbake-engine",
+            "olbake-lang",
+            "olbake-local",
+            "olbake-postgresql",
+            "olbake-ssh",
+            "olbake-aws",
+        ],
+    ),
     ("olbake-xtask", &["olbake-core", "olbake-engine", "olbake-lang", "olbake-local", "olbake-testkit"]),
 ];
 
 /// Crates that stay behind one wall: the crate and who may have it.
-const WALLS: [(&str, &str); 4] = [
+const WALLS: [(&str, &str); 8] = [
     ("starlark", "olbake-lang"),
     ("indicatif", "olbake-cli"),
     ("clap_complete", "olbake-cli"),
     ("tokio-postgres", "olbake-postgresql"),
+    ("openssh", "olbake-ssh"),
+    ("aws-config", "olbake-aws"),
+    ("aws-sdk-ec2", "olbake-aws"),
+    ("aws-sdk-s3", "olbake-aws"),
 ];
 
 /// What a pure crate does not name: the outside world, in all its spellings.

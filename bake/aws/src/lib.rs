@@ -1,0 +1,8 @@
+//! AWS: the registry and states on S3, images on EC2, and the provider of stacks.
+//!
+//! Everything is behind the feature `aws`: without it this crate is empty and no AWS crate is compiled.
+#![cfg(feature = "aws")]
+
+mod account;
+
+pub use account::Account;
