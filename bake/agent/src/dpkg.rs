@@ -72,6 +72,22 @@ impl Status {
         self.packages.get(name).is_some_and(|package| package.held)
     }
 
+    /// The installed packages, in order of name.
+    pub(crate) fn installed(&self) -> Vec<olbake_core::report::Package> {
+        let mut packages: Vec<_> = self
+            .packages
+            .iter()
+            .filter(|(_, package)| package.installed)
+            .filter_map(|(name, package)| {
+                let (name, architecture) = name.split_once(':')?;
+                let (name, architecture) = (name.to_owned(), architecture.to_owned());
+                Some(olbake_core::report::Package { name, version: package.version.clone(), architecture })
+            })
+            .collect();
+        packages.sort_unstable();
+        packages
+    }
+
     /// Whether a transaction was interrupted.
     pub(crate) fn is_interrupted(&self) -> bool {
         let journal = fs::read_dir("/var/lib/dpkg/updates").map_or(0, |entries| entries.flatten().count());

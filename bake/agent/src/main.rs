@@ -1,8 +1,7 @@
 //! The agent: a static executable that carries a plan's operations out on the machine it runs on.
 //!
-//! It speaks [`olbake_core::protocol`] over its standard streams, or over a character device such as the port that
-//! QEMU gives a guest, and knows nothing of where the other end is. It has no settings of its own, starts no
-//! interpreter unless a recipe asks for one, and leaves nothing behind.
+//! It speaks [`olbake_core::protocol`] over its standard streams and knows nothing of where the other end is. It has
+//! no settings of its own, starts no interpreter unless a recipe asks for one, and leaves nothing behind.
 //!
 //! The executable that travels is built by
 //! ```text
@@ -31,21 +30,19 @@ mod session;
 mod world;
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use outbox::Outbox;
 
-const USAGE: &str = "usage: olbake-agent [--device PATH | --version]";
+const USAGE: &str = "usage: olbake-agent [--version]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let ending = match arguments[..] {
         [] => serve_standard_streams(),
-        ["--device", path] => serve_device(path),
         ["--version"] => {
             println!("olbake-agent {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
@@ -69,29 +66,4 @@ fn serve_standard_streams() -> std::io::Result<session::Ending> {
     let output = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     let input = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     Ok(session::serve(input, &Arc::new(Outbox::new(Box::new(output)))))
-}
-
-fn serve_device(path: &str) -> std::io::Result<session::Ending> {
-    let output = File::options().read(true).write(true).open(path)?;
-    let input = Device { file: output.try_clone()?, heard: false };
-    Ok(session::serve(input, &Arc::new(Outbox::new(Box::new(output)))))
-}
-
-/// A port to the host. It reads as ended while nobody has opened its other end.
-struct Device {
-    file: File,
-    heard: bool,
-}
-
-impl Read for Device {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        loop {
-            let count = self.file.read(buffer)?;
-            if count > 0 || self.heard || buffer.is_empty() {
-                self.heard = true;
-                return Ok(count);
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-    }
 }

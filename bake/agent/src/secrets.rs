@@ -65,6 +65,7 @@ impl Secrets {
             FromAgent::Hello(_)
             | FromAgent::Need { .. }
             | FromAgent::Started { .. }
+            | FromAgent::Packages { .. }
             | FromAgent::Done { .. } => {}
         }
     }

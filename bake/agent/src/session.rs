@@ -18,6 +18,7 @@ use olbake_core::protocol::{Frame, FromAgent, HEADER, Hello, Mode, PROTOCOL, Sta
 
 use crate::blobs::Blobs;
 use crate::context::Run;
+use crate::dpkg::Status;
 use crate::error::{At, Result};
 use crate::execute::{Options, execute};
 use crate::journal::Journal;
@@ -145,7 +146,7 @@ fn carry_out(
         units_stale: Mutex::new(false),
     };
     let options = Options { workers: start.workers, shuffle: start.shuffle, keep_going: start.keep_going };
-    let operations = start.operations;
+    let (operations, packages) = (start.operations, start.packages);
     let outbox = Arc::clone(outbox);
     let runner = std::thread::spawn(move || {
         let result = match run.mode {
@@ -156,6 +157,9 @@ fn carry_out(
         let cancelled = run.cancelled.load(Ordering::SeqCst);
         let ending = match result {
             Ok(summary) => {
+                if packages && let Ok(status) = Status::read() {
+                    outbox.send(FromAgent::Packages { packages: status.installed() });
+                }
                 clean_up(&run.work_dir, run.mode, &summary, cancelled);
                 outbox.send(FromAgent::Done { summary, cancelled });
                 Ending::Done

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::names::OperationId;
 use crate::operation::Operation;
-use crate::report::OperationReport;
+use crate::report::{OperationReport, Package};
 use crate::secret::SecretId;
 
 /// The version of these words; both sides must have the same.
@@ -64,6 +64,9 @@ pub struct Start {
     pub shuffle: Option<u64>,
     /// Go on with operations that do not depend on a failed one (checks do; a bake stops at the first failure).
     pub keep_going: bool,
+    /// Say at the end which packages are installed.
+    #[serde(default)]
+    pub packages: bool,
 }
 
 /// To the agent.
@@ -135,6 +138,11 @@ pub enum FromAgent {
     },
     /// An operation ended.
     Finished(Box<OperationReport>),
+    /// The installed packages, in order of name, where they were asked for; before the run's end.
+    Packages {
+        /// All of them.
+        packages: Vec<Package>,
+    },
     /// The run ended.
     Done {
         /// Its numbers.

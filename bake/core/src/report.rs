@@ -18,6 +18,17 @@ pub enum Outcome {
     Failed,
 }
 
+/// A package that is installed on a machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Package {
+    /// Its name: `caddy`.
+    pub name: String,
+    /// Its version, as Debian writes it.
+    pub version: String,
+    /// Its architecture: `amd64`, `all`.
+    pub architecture: String,
+}
+
 /// One difference between what is and what should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {

@@ -135,8 +135,6 @@ pub enum Event {
         image: ImageRef,
         /// Which.
         stage: Stage,
-        /// It had been done before.
-        cached: bool,
         /// Seconds it took.
         seconds: f64,
     },

@@ -12,7 +12,7 @@ use olbake_core::operation::Operation;
 use olbake_core::protocol::{
     self, Frame, FrameError, FromAgent, Hello, Mode, PROTOCOL, Start, Summary, ToAgent,
 };
-use olbake_core::report::OperationReport;
+use olbake_core::report::{OperationReport, Package};
 use olbake_core::secret::SecretId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -83,6 +83,8 @@ pub struct Run {
     pub shuffle: Option<u64>,
     /// See [`Start::keep_going`].
     pub keep_going: bool,
+    /// See [`Start::packages`].
+    pub packages: bool,
     /// The architecture that the plan is for, as the kernel names it; absent: any.
     pub architecture: Option<&'static str>,
 }
@@ -94,6 +96,8 @@ pub struct RunEnd {
     pub hello: Hello,
     /// The reports, in the order operations ended.
     pub reports: Vec<OperationReport>,
+    /// The installed packages, where they were asked for.
+    pub packages: Vec<Package>,
     /// Numbers.
     pub summary: Summary,
     /// It was cancelled.
@@ -115,7 +119,7 @@ pub async fn run(
     send_message(&mut input, &ToAgent::Start(Box::new(start(run)))).await?;
     send_blobs(&mut input, &needed, blobs).await?;
 
-    let mut reports = Vec::new();
+    let (mut reports, mut installed) = (Vec::new(), Vec::new());
     let mut asked_to_stop = false;
     loop {
         let message = tokio::select! {
@@ -130,8 +134,9 @@ pub async fn run(
         match message {
             FromAgent::Need { blobs: missing } => send_blobs(&mut input, &missing, blobs).await?,
             FromAgent::Finished(report) => reports.push(*report),
+            FromAgent::Packages { packages } => installed = packages,
             FromAgent::Done { summary, cancelled } => {
-                return Ok(RunEnd { hello, reports, summary, cancelled });
+                return Ok(RunEnd { hello, reports, packages: installed, summary, cancelled });
             }
             FromAgent::Fault { message } => return Err(SessionError::Fault(message)),
             FromAgent::Hello(_) | FromAgent::Started { .. } | FromAgent::Output { .. } => {}
@@ -151,8 +156,30 @@ fn contents(operations: &[Operation]) -> Vec<Digest> {
 }
 
 fn start(run: Run) -> Start {
-    let Run { mode, run, work_dir, operations, secrets, workers, shuffle, keep_going, architecture: _ } = run;
-    Start { protocol: PROTOCOL, mode, run, work_dir, operations, secrets, workers, shuffle, keep_going }
+    let Run {
+        mode,
+        run,
+        work_dir,
+        operations,
+        secrets,
+        workers,
+        shuffle,
+        keep_going,
+        packages,
+        architecture: _,
+    } = run;
+    Start {
+        protocol: PROTOCOL,
+        mode,
+        run,
+        work_dir,
+        operations,
+        secrets,
+        workers,
+        shuffle,
+        keep_going,
+        packages,
+    }
 }
 
 async fn hello(inbox: &mut Inbox, architecture: Option<&'static str>) -> Result<Hello, SessionError> {

@@ -148,6 +148,7 @@ impl Session {
             workers: 0,
             shuffle: how.shuffle,
             keep_going: how.keep_going,
+            packages: false,
         })));
     }
 
@@ -183,7 +184,7 @@ impl Session {
                     told.cancelled = cancelled;
                     break;
                 }
-                FromAgent::Hello(_) | FromAgent::Started { .. } => {}
+                FromAgent::Hello(_) | FromAgent::Packages { .. } | FromAgent::Started { .. } => {}
             }
         }
         drop(self.input.take());

@@ -19,8 +19,8 @@ pub(crate) fn ended(event: &Event, drawing: &Drawing) -> Option<String> {
             let names = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
             format!("{}: baking {}{names}", palette.bold(image), key.short())
         }
-        Event::StageFinished { image, stage, cached, seconds: took } => {
-            let took = if *cached { known(palette) } else { palette.dim(seconds(*took)) };
+        Event::StageFinished { image, stage, seconds: took } => {
+            let took = palette.dim(seconds(*took));
             format!("{}: {} ({took})", palette.bold(image), stage_ended(*stage)?)
         }
         Event::LayerFinished { image, component, outcome: LayerOutcome::Cached, .. } => {
@@ -141,12 +141,7 @@ mod tests {
             Some("web/large: caddy: 1 failed, 9 changed, 2 skipped (4.2 s)"),
         );
         check(
-            &Event::StageFinished {
-                image: image.clone(),
-                stage: Stage::Verify,
-                cached: false,
-                seconds: 75.0,
-            },
+            &Event::StageFinished { image: image.clone(), stage: Stage::Verify, seconds: 75.0 },
             Some("web/large: verified on a fresh boot, no leaks found (1 min 15 s)"),
         );
         check(

@@ -121,7 +121,7 @@ pub(crate) fn version(
         line("revoked", super::promotion::forbidden(version, revocation));
     }
     if !version.packages.is_empty() {
-        line("packages", version.packages.len().to_string());
+        line("packages", format!("{}, named by --json", version.packages.len()));
     }
     text.push('\n');
     let mut table = Table::new(["LAYER", "KEY", "OUTCOME", "TIME"]);

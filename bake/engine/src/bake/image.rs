@@ -21,7 +21,7 @@ use super::checkpoint::Policy;
 use super::layers::{Kept, Layers};
 use super::leaks::LeakSearch;
 use super::operations::Operations;
-use super::verify::FreshBoot;
+use super::verify::{FreshBoot, Seen};
 use super::work::WorkDir;
 use super::{Bake, BakeError, BaseProgress, OnFailure, PlannedImage, Progress};
 
@@ -122,20 +122,21 @@ impl<'a> ImageBake<'a> {
         };
         let search = LeakSearch { bake: self.bake, work, plan: self.plan, operations: &operations };
         let sealed_key = self.sealed_key();
-        let (searched, checks) = if self.bake.options.on_failure == OnFailure::Shell {
+        let (searched, seen) = if self.bake.options.on_failure == OnFailure::Shell {
             // One terminal: one after the other.
             (search.run(&sealed, sealed_key).await, boot.check(&sealed, self.plan, &operations).await)
         } else {
-            let (searched, checks, ()) = tokio::join!(
+            let (searched, seen, ()) = tokio::join!(
                 search.run(&sealed, sealed_key),
                 boot.check(&sealed, self.plan, &operations),
                 self.make_spare(began_with)
             );
-            (searched, checks)
+            (searched, seen)
         };
         searched?;
         let_through(&mut clear);
-        let passed = all_hold(&checks?)?;
+        let seen = seen?;
+        all_hold(&seen.checks)?;
         self.stage_finished(Stage::Verify, began);
         work.outcome("verify", true).map_err(|source| self.io("cannot write to", source))?;
 
@@ -143,7 +144,7 @@ impl<'a> ImageBake<'a> {
         self.stage_started(Stage::Register);
         let map =
             writer.await.map_err(BakeError::Task)??.expect("a bake that came so far kept its sealed disk");
-        let version = self.register(work, map, &results, passed).await?;
+        let version = self.register(work, map, &results, seen).await?;
         self.stage_finished(Stage::Register, began);
         Ok(self.result(&version, LayerOutcome::Run, results))
     }
@@ -322,7 +323,7 @@ impl<'a> ImageBake<'a> {
         work: &WorkDir,
         map: BlockMap,
         layers: &[LayerResult],
-        checks: Vec<CheckResult>,
+        seen: Seen,
     ) -> Result<Version, BakeError> {
         let parent = match (&self.base, &self.plan.base) {
             (Some(base), _) => Some(base.registered(&self.plan.image).await?),
@@ -332,11 +333,9 @@ impl<'a> ImageBake<'a> {
             _ => None,
         };
         work.intent("register").map_err(|source| self.io("cannot write to", source))?;
-        let version = Version::new(self.plan, self.sealed_key(), parent, &map).with_evidence(
-            layers,
-            checks,
-            &self.bake.options.now,
-        );
+        let version = Version::new(self.plan, self.sealed_key(), parent, &map)
+            .with_evidence(layers, seen.checks, &self.bake.options.now)
+            .with_packages(seen.packages);
         self.bake.registry.publish(&version, &map, self.plan).await?;
         work.outcome("register", true).map_err(|source| self.io("cannot write to", source))?;
         Ok(version)
@@ -398,7 +397,6 @@ impl<'a> ImageBake<'a> {
         self.bake.events.send(Event::StageFinished {
             image: self.plan.image.clone(),
             stage,
-            cached: false,
             seconds: began.elapsed().as_secs_f64(),
         });
     }
@@ -409,13 +407,13 @@ impl<'a> ImageBake<'a> {
 }
 
 /// The results, when all checks hold.
-fn all_hold(checks: &[CheckResult]) -> Result<Vec<CheckResult>, BakeError> {
+fn all_hold(checks: &[CheckResult]) -> Result<(), BakeError> {
     let failed: Vec<String> = checks
         .iter()
         .filter(|check| check.outcome == Outcome::Failed)
         .map(|check| check.title.clone())
         .collect();
-    if failed.is_empty() { Ok(checks.to_vec()) } else { Err(BakeError::Verification { failed }) }
+    if failed.is_empty() { Ok(()) } else { Err(BakeError::Verification { failed }) }
 }
 
 /// Lets the writer to the store begin.

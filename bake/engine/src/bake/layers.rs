@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use crate::event::{Event, LayerOutcome, LayerResult, Stage};
 use crate::machine::{Machine, MachineSpec, Snapshot, Start, Substrate, WorkDisk};
 
-use super::checkpoint::Policy;
-use super::operations::{Operations, counts};
+use super::checkpoint::{Next, Policy};
+use super::operations::{Operations, Purpose, counts};
 use super::work::WorkDir;
 use super::{Bake, BakeError, OnFailure, component_of};
 
@@ -68,7 +68,8 @@ impl Layers<'_> {
                 seconds,
             });
             self.policy.worked(worked);
-            if self.policy.is_due() {
+            let next = if index + 1 == self.plan.layers.len() { Next::Seal } else { Next::Layer };
+            if self.policy.is_due(next) {
                 self.keep(layer.key).await?;
             }
         }
@@ -94,7 +95,7 @@ impl Layers<'_> {
         self.bake.builder.finish(&disk, &work_dir).await?;
         self.work.outcome("seal", true).map_err(self.journal())?;
         let seconds = began.elapsed().as_secs_f64();
-        self.bake.events.send(Event::StageFinished { image, stage: Stage::Seal, cached: false, seconds });
+        self.bake.events.send(Event::StageFinished { image, stage: Stage::Seal, seconds });
         Ok(disk)
     }
 
@@ -115,7 +116,7 @@ impl Layers<'_> {
         let worked = began.elapsed();
         if let Some(failed) = failure(&layer.operations, &reports) {
             self.work.outcome(&step, false).map_err(self.journal())?;
-            self.tell_finished(layer, &reports, 0.0);
+            self.tell_finished(layer, &reports, worked.as_secs_f64());
             let error = self.after_failure(failed).await;
             self.keep_what_succeeded().await?;
             return Err(error);
@@ -131,7 +132,7 @@ impl Layers<'_> {
         run: Digest,
     ) -> Result<Vec<OperationReport>, BakeError> {
         let running = self.machine.as_mut().expect("a machine was made ready");
-        Ok(self.operations.run(&mut *running.machine, operations, run, false).await?.reports)
+        Ok(self.operations.run(&mut *running.machine, operations, run, Purpose::Change).await?.reports)
     }
 
     /// Starts a machine on a copy of the last kept disk, unless one of this kind runs.
@@ -139,6 +140,8 @@ impl Layers<'_> {
         if self.machine.as_ref().is_some_and(|running| running.start == start) {
             return Ok(());
         }
+        let disk = self.work_disk()?;
+        let copies = matches!(disk, WorkDisk::Copy(_));
         let began = Instant::now();
         let machine = self
             .bake
@@ -148,7 +151,7 @@ impl Layers<'_> {
                 substrate: Substrate::Container,
                 start,
                 parent: self.parent.clone(),
-                disk: Some(self.work_disk()?),
+                disk: Some(disk),
                 work_dir: self.work.machine().map_err(self.journal())?,
                 package_cache: Some(self.bake.cache.packages()),
                 agent: self.bake.options.agent.clone(),
@@ -156,7 +159,7 @@ impl Layers<'_> {
             })
             .await?;
         // Starting is mostly copying the disk: what keeping one more will cost.
-        self.policy.kept(began.elapsed());
+        self.policy.kept(copies.then(|| began.elapsed()));
         self.machine = Some(Running { machine, start });
         Ok(())
     }
@@ -188,12 +191,7 @@ impl Layers<'_> {
         self.since.clear();
         drop(self.kept.send(Kept { key, disk }));
         let seconds = began.elapsed().as_secs_f64();
-        self.bake.events.send(Event::StageFinished {
-            image,
-            stage: Stage::Checkpoint,
-            cached: false,
-            seconds,
-        });
+        self.bake.events.send(Event::StageFinished { image, stage: Stage::Checkpoint, seconds });
         Ok(())
     }
 
@@ -237,7 +235,7 @@ impl Layers<'_> {
             let layer = &self.plan.layers[index];
             self.ready(if layer.booted.is_some() { Start::BuildBooted } else { Start::Build }).await?;
             let running = self.machine.as_mut().expect("a machine was made ready");
-            let end = quiet.run(&mut *running.machine, &layer.operations, layer.key, false).await?;
+            let end = quiet.run(&mut *running.machine, &layer.operations, layer.key, Purpose::Change).await?;
             if failure(&layer.operations, &end.reports).is_some() {
                 // It succeeded a moment ago; what cannot be repeated is not kept.
                 return self.stop().await.map(drop);

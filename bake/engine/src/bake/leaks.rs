@@ -11,7 +11,7 @@ use olbake_core::plan::Plan;
 use crate::event::Event;
 use crate::machine::{Machine, MachineSpec, Snapshot, Start, Substrate};
 
-use super::operations::Operations;
+use super::operations::{Operations, Purpose};
 use super::work::WorkDir;
 use super::{Bake, BakeError, OnFailure};
 
@@ -34,7 +34,7 @@ impl LeakSearch<'_> {
         let scan: Vec<Operation> = self.plan.seal.iter().filter(|step| is_scan(step)).cloned().collect();
         let run = FieldDigest::new("olbake leak search").field("disk", sealed_key.as_bytes()).finish();
         let mut machine = self.machine(disk).await?;
-        let end = self.operations.run(&mut *machine, &scan, run, false).await;
+        let end = self.operations.run(&mut *machine, &scan, run, Purpose::Change).await;
         let found = match end {
             Ok(end) => super::layers::failure(&scan, &end.reports),
             Err(error) => Some(error),

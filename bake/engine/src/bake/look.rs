@@ -82,9 +82,9 @@ impl Bake {
         let (searched, checks) =
             tokio::join!(search.run(&disk, version.sealed_key), boot.check(&disk, &plan, &operations));
         searched?;
-        let checks = checks?;
+        let checks = checks?.checks;
         let seconds = began.elapsed().as_secs_f64();
-        self.events.send(Event::StageFinished { image, stage: Stage::Verify, cached: false, seconds });
+        self.events.send(Event::StageFinished { image, stage: Stage::Verify, seconds });
         Ok(checks)
     }
 

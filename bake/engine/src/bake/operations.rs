@@ -16,6 +16,15 @@ use crate::session::{self, Blobs, RunEnd};
 
 use super::BakeError;
 
+/// What operations are run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To change the machine: the first failure ends it.
+    Change,
+    /// To look at it: all of them run, and the machine says what is installed on it.
+    Check,
+}
+
 /// What running operations needs, the same for all of an image's.
 pub(super) struct Operations<'a> {
     pub(super) image: &'a ImageRef,
@@ -33,7 +42,7 @@ impl Operations<'_> {
         machine: &mut dyn Machine,
         operations: &[Operation],
         run: Digest,
-        keep_going: bool,
+        purpose: Purpose,
     ) -> Result<RunEnd, BakeError> {
         let work_dir = machine.agent_work_dir().to_string();
         let stream = machine.agent().await?;
@@ -45,7 +54,8 @@ impl Operations<'_> {
             secrets: self.used_secrets(operations),
             workers: 0,
             shuffle: None,
-            keep_going,
+            keep_going: purpose == Purpose::Check,
+            packages: purpose == Purpose::Check,
             architecture: Some(self.architecture),
         };
         let index: BTreeMap<&str, &Operation> =

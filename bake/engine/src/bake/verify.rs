@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use olbake_core::operation::Operation;
 use olbake_core::plan::Plan;
-use olbake_core::report::Outcome;
+use olbake_core::report::{Outcome, Package};
 use olbake_core::{Digest, ImageRef};
 
 use crate::event::CheckResult;
 use crate::machine::{Builder, MachineSpec, Snapshot, Start, Substrate};
 
-use super::operations::Operations;
+use super::operations::{Operations, Purpose};
 use super::work::WorkDir;
 use super::{BakeError, OnFailure, component_of};
 
@@ -25,6 +25,14 @@ pub(super) struct FreshBoot<'a> {
     pub(super) digest: Option<Digest>,
 }
 
+/// What a fresh boot showed.
+pub(super) struct Seen {
+    /// The results of all checks, in the plan's order.
+    pub(super) checks: Vec<CheckResult>,
+    /// What is installed.
+    pub(super) packages: Vec<Package>,
+}
+
 /// Who a machine of an image is, for its own programs.
 pub(super) fn instance(image: &ImageRef, digest: Option<Digest>) -> String {
     let ImageRef { image, variant } = image;
@@ -32,13 +40,13 @@ pub(super) fn instance(image: &ImageRef, digest: Option<Digest>) -> String {
 }
 
 impl FreshBoot<'_> {
-    /// Boots the disk and runs the plan's checks. The results of all checks, in the plan's order.
+    /// Boots the disk and runs the plan's checks.
     pub(super) async fn check(
         &self,
         disk: &Snapshot,
         plan: &Plan,
         operations: &Operations<'_>,
-    ) -> Result<Vec<CheckResult>, BakeError> {
+    ) -> Result<Seen, BakeError> {
         let io = |source| BakeError::Io {
             action: "cannot make a directory in",
             path: self.work.path().to_owned(),
@@ -60,19 +68,18 @@ impl FreshBoot<'_> {
             .await?;
         let checks: Vec<Operation> =
             plan.checks.iter().flat_map(|checks| &checks.operations).cloned().collect();
-        let end = operations.run(&mut *machine, &checks, plan.key, true).await;
-        let failed =
-            |results: &Vec<CheckResult>| results.iter().any(|check| check.outcome == Outcome::Failed);
-        let results = end.map(|end| {
+        let end = operations.run(&mut *machine, &checks, plan.key, Purpose::Check).await;
+        let failed = |seen: &Seen| seen.checks.iter().any(|check| check.outcome == Outcome::Failed);
+        let seen = end.map(|end| {
             let reports = end.reports.iter().map(|report| (report.id.as_str(), report)).collect();
-            results(&checks, &reports)
+            Seen { checks: results(&checks, &reports), packages: end.packages }
         });
-        let to_look_at = results.as_ref().map_or(true, failed);
+        let to_look_at = seen.as_ref().map_or(true, failed);
         if to_look_at && self.on_failure == OnFailure::Shell && !operations.cancel.is_cancelled() {
             super::layers::shell(&mut *machine, operations).await?;
         }
         machine.stop().await?;
-        results
+        seen
     }
 }
 

@@ -34,7 +34,7 @@ use olbake_core::{Digest, ImageName, ImageRef};
 
 pub use records::{Layer, Records};
 pub(crate) use records::{digest_in, key_pointer};
-pub use version::{Package, VERSION_SCHEMA, Version};
+pub use version::{VERSION_SCHEMA, Version};
 
 use crate::cache::Holder;
 use crate::store::StoreError;

@@ -7,6 +7,7 @@
 use olbake_core::blockmap::BlockMap;
 use olbake_core::digest::FieldDigest;
 use olbake_core::plan::{Architecture, Plan};
+use olbake_core::report::Package;
 use olbake_core::{Digest, ImageName, ImageRef, VariantName, canonical};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,17 +16,6 @@ use crate::event::{CheckResult, LayerResult};
 
 /// The version of the records' form.
 pub const VERSION_SCHEMA: u32 = 1;
-
-/// A package in an image.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Package {
-    /// Its name: `caddy`.
-    pub name: String,
-    /// Its version, as Debian writes it.
-    pub version: String,
-    /// Its architecture: `amd64`, `all`.
-    pub architecture: String,
-}
 
 /// A baked image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
