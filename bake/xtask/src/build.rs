@@ -77,6 +77,13 @@ pub(crate) fn example(package: &str, name: &str) -> Result<Utf8PathBuf> {
     Ok(target_directory()?.join("release/examples").join(name))
 }
 
+/// Builds the test cloud and gives its path.
+pub(crate) fn test_cloud() -> Result<Utf8PathBuf> {
+    let features = ["--package", "olbake-testkit", "--features", "ec2", "--example", "testcloud"];
+    cargo(&[&["build", "--quiet"][..], &features].concat(), &[])?;
+    Ok(target_directory()?.join("debug/examples/testcloud"))
+}
+
 /// Builds both for use.
 pub(crate) fn release() -> Result<Built> {
     let agent = agent()?;

@@ -5,17 +5,20 @@
 //! | `setup` | installs the Debian packages that olbake drives, when root |
 //! | `build` | builds the agent and olbake, and puts them together in `target/release` |
 //! | `demo` | bakes the example images, deploys, upgrades and promotes them in the local cloud, and says what it did |
+//! | `cloud` | runs a test cloud (EC2 and its neighbours on the loopback) until Ctrl-C |
 //! | `test` | runs every test there is |
 //! | `bench` | measures every figure side by side with its peer or floor |
 //! | `fmt`, `lint` | rustfmt and clippy, as CI runs them |
 
 mod bench;
 mod build;
+mod cloud;
 mod demo;
 mod setup;
 mod test;
 
 use anyhow::Result;
+use camino::Utf8PathBuf;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -36,6 +39,18 @@ enum Task {
         /// Leave nothing but the images behind
         #[arg(long)]
         clean: bool,
+    },
+    /// Run a test cloud, EC2 and its neighbours on the loopback, until Ctrl-C; print what clients must export
+    Cloud {
+        /// Where it keeps disks and snapshots
+        #[arg(long, default_value = "/var/tmp/olbake-cloud")]
+        root: Utf8PathBuf,
+        /// Where it listens
+        #[arg(long, default_value_t = 4566)]
+        port: u16,
+        /// Give the rest to the test cloud
+        #[arg(last = true)]
+        rest: Vec<String>,
     },
     /// Run every test there is
     Test {
@@ -65,6 +80,7 @@ fn main() -> Result<()> {
         Task::Setup => setup::run(),
         Task::Build => build::release().map(|built| println!("{}", built.olbake)),
         Task::Demo { clean } => demo::run(if clean { demo::Leave::Nothing } else { demo::Leave::Stacks }),
+        Task::Cloud { root, port, rest } => cloud::run(&root, port, &rest),
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Bench { figures, json } => bench::run(&figures, json),
         Task::Fmt { check } => test::fmt(check),

@@ -1,0 +1,17 @@
+//! Runs the test cloud of `olbake-testkit` in the foreground.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use camino::Utf8Path;
+
+use crate::build;
+
+/// Runs it instead of this process, so that Ctrl-C reaches it and nothing else; returns only if that is impossible.
+pub(crate) fn run(root: &Utf8Path, port: u16, rest: &[String]) -> Result<()> {
+    let program = build::test_cloud()?;
+    let mut command = Command::new(&program);
+    command.args(["--root", root.as_str(), "--port", &port.to_string()]).args(rest);
+    Err(command.exec()).with_context(|| format!("cannot run `{program}`"))
+}
