@@ -20,7 +20,7 @@ const THREADS: usize = 2;
 const BUFFER: usize = 1024 * 1024;
 
 /// Copies a disk; a file at `to` is replaced.
-pub(crate) fn copy_disk(from: &Utf8Path, to: &Utf8Path) -> Result<(), MachineError> {
+pub fn copy_disk(from: &Utf8Path, to: &Utf8Path) -> Result<(), MachineError> {
     let source = File::open(from).map_err(io_error("cannot open", from))?;
     match std::fs::remove_file(to) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -30,6 +30,7 @@ mod terminal;
 mod vm;
 
 pub use builder::LocalBuilder;
+pub use copy::copy_disk;
 pub use disk::root_partition;
 pub use export::{export_qcow2, export_tar};
 pub use mount::{Access, MountGuard, isolate, mount_root};

@@ -5,6 +5,7 @@
 use std::error::Error;
 
 use olbake_testkit::ec2::{Config, TestCloud};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -13,7 +14,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("export {name}={value}");
     }
     eprintln!("the test cloud runs at {}; Ctrl-C ends it and all that is in it", cloud.endpoint());
-    tokio::signal::ctrl_c().await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed?,
+        _ = terminate.recv() => {}
+    }
+    cloud.stop().await;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -15,10 +16,14 @@ use super::body::Bodies;
 use super::calls::{Aim, Calls, Counts, When};
 use super::error::{CloudError, io_error};
 use super::faults::{Behaviour, Fault, Faults};
+use super::machines::Machines;
 use super::moto::Moto;
 use super::proxy;
-use super::shared::Shared;
+use super::shared::{Shared, follow};
+use super::snapshots::{Snapshots, Stage};
+use super::tokens::Tokens;
 use super::upstream::Upstream;
+use super::visibility::Visibility;
 
 /// What a test cloud is made of.
 pub struct Config {
@@ -28,20 +33,48 @@ pub struct Config {
     pub port: u16,
     /// What makes instances run; without it they are records only.
     pub bodies: Option<Arc<dyn Bodies>>,
+    /// The images that are there from the beginning, of other accounts. If there are none, moto has some of its
+    /// own, which no disk belongs to.
+    pub images: Vec<StockImage>,
+    /// Where: `us-east-1`.
+    pub region: String,
+}
+
+/// An image that is there from the beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StockImage {
+    /// The account that it belongs to.
+    pub owner: String,
+    /// Its name.
+    pub name: String,
+    /// `x86_64` or `arm64`.
+    pub architecture: String,
+    /// Its disk, raw, which is copied; without one its instances have no body.
+    pub disk: Option<Utf8PathBuf>,
+}
+
+/// Where an image is to be found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// `ami-0123…`.
+    pub image: String,
+    /// `snap-0123…`.
+    pub snapshot: String,
 }
 
 impl Config {
     /// One without bodies, on any port.
     pub fn new(root: impl Into<Utf8PathBuf>) -> Self {
-        Self { root: root.into(), port: 0, bodies: None }
+        Self { root: root.into(), port: 0, bodies: None, images: Vec::new(), region: "us-east-1".to_owned() }
     }
 }
 
 /// A cloud of one's own on the loopback. It and all its instances end when it is dropped.
 pub struct TestCloud {
     address: SocketAddr,
+    region: String,
     shared: Arc<Shared>,
-    serving: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
     _moto: Moto,
     _lock: File,
 }
@@ -49,18 +82,52 @@ pub struct TestCloud {
 impl TestCloud {
     /// Starts one; returns when it answers.
     pub async fn start(config: Config) -> Result<Self, CloudError> {
-        let Config { root, port, bodies: _ } = config;
+        let Config { root, port, bodies, images, region } = config;
         std::fs::create_dir_all(&root).map_err(io_error("cannot make", &root))?;
+        let root = root.canonicalize_utf8().map_err(io_error("cannot find", &root))?;
         let lock = lock(&root)?;
-        let moto = Moto::start(&root, &MOTO).await?;
-        let shared =
-            Shared { moto: Upstream::new(moto.port), calls: Calls::default(), faults: Faults::default() };
-        let shared = Arc::new(shared);
+        let moto = Moto::start(&root, &environment(bodies.is_some(), images.is_empty())).await?;
+        let shared = Arc::new(Shared {
+            moto: Upstream::new(moto.port),
+            calls: Calls::default(),
+            faults: Faults::default(),
+            tokens: Tokens::default(),
+            visibility: Visibility::default(),
+            snapshots: Arc::new(Snapshots::new(empty(root.join("snapshots"))?)),
+            machines: Machines::new(bodies, empty(root.join("volumes"))?),
+            root: root.clone(),
+        });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
         let listener = listener.map_err(io_error("cannot listen for", &root))?;
         let address = listener.local_addr().map_err(io_error("cannot listen for", &root))?;
-        let serving = tokio::spawn(serve(listener, Arc::clone(&shared)));
-        Ok(Self { address, shared, serving, _moto: moto, _lock: lock })
+        for image in images {
+            add(&shared, &region, image).await?;
+        }
+        let tasks =
+            [tokio::spawn(serve(listener, Arc::clone(&shared))), tokio::spawn(follow(Arc::clone(&shared)))];
+        Ok(Self { address, region, shared, tasks, _moto: moto, _lock: lock })
+    }
+
+    /// Ends everything in it, in order.
+    pub async fn stop(self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.shared.machines.end_all().await;
+    }
+
+    /// Adds an image of another account.
+    pub async fn add_image(&self, image: StockImage) -> Result<Registered, CloudError> {
+        add(&self.shared, &self.region, image).await
+    }
+
+    /// Has the next launches of an Auto Scaling group fail for lack of capacity.
+    pub async fn no_capacity_for_group(&self, group: &str, times: u32) -> Result<(), CloudError> {
+        let told = json!({ "group": group, "times": times });
+        self.shared.moto.record("no_capacity", &told).await.map(drop)
+    }
+
+    /// Takes an instance away as EC2 takes spot instances away.
+    pub async fn interrupt(&self, instance: &str) -> Result<(), CloudError> {
+        interrupt(&self.shared, &self.region, instance).await
     }
 
     /// Where it answers: `http://127.0.0.1:PORT`.
@@ -74,8 +141,8 @@ impl TestCloud {
             ("AWS_ENDPOINT_URL", self.endpoint().as_str()),
             ("AWS_ACCESS_KEY_ID", "test"),
             ("AWS_SECRET_ACCESS_KEY", "test"),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_DEFAULT_REGION", "us-east-1"),
+            ("AWS_REGION", &self.region),
+            ("AWS_DEFAULT_REGION", &self.region),
             ("AWS_EC2_METADATA_DISABLED", "true"),
         ]
         .map(|(name, value)| (name, value.to_owned()))
@@ -122,7 +189,7 @@ impl TestCloud {
 
 impl Drop for TestCloud {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -134,6 +201,54 @@ const MOTO: [(&str, &str); 5] = [
     ("MOTO_ACM_VALIDATION_WAIT", "1"),
     ("MOTO_DISABLE_GLOBAL_CORS", "true"),
 ];
+
+fn environment(bodies: bool, images: bool) -> Vec<(&'static str, &'static str)> {
+    let of = |yes: bool, name, (one, other)| (name, if yes { one } else { other });
+    let mut all = MOTO.to_vec();
+    all.push(of(bodies, "OLBAKE_BODIES", ("1", "0")));
+    all.push(of(images, "MOTO_EC2_LOAD_DEFAULT_AMIS", ("true", "false")));
+    all
+}
+
+/// A folder without what an older cloud left in it.
+fn empty(folder: Utf8PathBuf) -> Result<Utf8PathBuf, CloudError> {
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).map_err(io_error("cannot remove", &folder))?;
+    }
+    std::fs::create_dir_all(&folder).map_err(io_error("cannot make", &folder))?;
+    Ok(folder)
+}
+
+async fn add(shared: &Arc<Shared>, region: &str, image: StockImage) -> Result<Registered, CloudError> {
+    let StockImage { owner, name, architecture, disk } = image;
+    let length = match &disk {
+        Some(disk) => disk.metadata().map_err(io_error("cannot read", disk))?.len(),
+        None => 8 << 30,
+    };
+    let asked = json!({
+        "region": region, "name": name, "owner": owner, "architecture": architecture,
+        "size": length.div_ceil(1 << 30),
+    });
+    let made = shared.moto.record("add_image", &asked).await?;
+    let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
+    let made = Registered { image: text("image"), snapshot: text("snapshot") };
+    if let Some(disk) = disk {
+        let (snapshots, id, region, from) =
+            (Arc::clone(&shared.snapshots), made.snapshot.clone(), region.to_owned(), disk.clone());
+        let taken = tokio::task::spawn_blocking(move || snapshots.take(&id, &region, &from, None)).await;
+        taken.expect("copying does not panic").map_err(io_error("cannot copy", &disk))?;
+        shared.snapshots.advance(&made.snapshot, Stage::Completed);
+    }
+    Ok(made)
+}
+
+pub(super) async fn interrupt(shared: &Shared, region: &str, instance: &str) -> Result<(), CloudError> {
+    let reason = "Server.SpotInstanceTermination";
+    let ended = json!({ "region": region, "id": instance, "state": "terminated", "reason": reason });
+    shared.moto.record("set_instance", &ended).await?;
+    shared.machines.bell.notify_one();
+    Ok(())
+}
 
 fn lock(root: &Utf8Path) -> Result<File, CloudError> {
     let path = root.join("lock");

@@ -1,4 +1,5 @@
-//! What tests and people ask the test cloud itself for, on the same port: `/_calls`, `/_faults`, `/_behaviour`.
+//! What tests and people ask the test cloud itself for, on the same port: `/_calls`, `/_faults`,
+//! `/_behaviour`, `/_interrupt`, `/_no_capacity`.
 
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
@@ -6,6 +7,7 @@ use hyper::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer, json_answer};
+use super::cloud;
 use super::faults::{Behaviour, Fault};
 use super::shared::Shared;
 
@@ -31,6 +33,17 @@ async fn answer_to(shared: &Shared, method: &Method, path: &str, body: &Bytes) -
             let behaviour: Behaviour = serde_json::from_slice(body).map_err(|error| error.to_string())?;
             shared.faults.behave(behaviour);
             Ok(json!(behaviour))
+        }
+        (&Method::POST, "/_interrupt") => {
+            let asked: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+            let region = asked["region"].as_str().unwrap_or("us-east-1");
+            let instance = asked["instance"].as_str().ok_or("`instance` is missing")?;
+            cloud::interrupt(shared, region, instance).await.map_err(|error| error.to_string())?;
+            Ok(json!({}))
+        }
+        (&Method::POST, "/_no_capacity") => {
+            let asked: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+            shared.moto.record("no_capacity", &asked).await.map_err(|error| error.to_string())
         }
         _ => Err(format!("there is no `{method} {path}`")),
     }

@@ -18,8 +18,15 @@ const MARK: &str = "installed-5.2";
 /// How long it may take to import itself, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-const LAUNCH: &str = include_str!("moto/launch.py");
-const MENDS: &str = include_str!("moto/mends.py");
+/// What is run, and what it needs beside it.
+const FILES: [(&str, &str); 6] = [
+    ("launch.py", include_str!("moto/launch.py")),
+    ("mends.py", include_str!("moto/mends.py")),
+    ("common.py", include_str!("moto/common.py")),
+    ("images.py", include_str!("moto/images.py")),
+    ("instances.py", include_str!("moto/instances.py")),
+    ("groups.py", include_str!("moto/groups.py")),
+];
 
 /// A running moto. It ends when this is dropped, and when this process ends, however it does: its standard input
 /// is then at its end.
@@ -35,12 +42,13 @@ impl Moto {
     /// Installs moto if it is not there, starts it and waits until it answers.
     pub(super) async fn start(root: &Utf8Path, environment: &[(&str, &str)]) -> Result<Self, CloudError> {
         let python = installed().await?;
-        write(&root.join("launch.py"), LAUNCH)?;
-        write(&root.join("mends.py"), MENDS)?;
+        let folder = root.join("moto");
+        std::fs::create_dir_all(&folder).map_err(io_error("cannot make", &folder))?;
+        FILES.iter().try_for_each(|(name, text)| write(&folder.join(name), text))?;
         let log = root.join("moto.log");
         let errors = File::create(&log).map_err(io_error("cannot make", &log))?;
         let mut child = Command::new(&python)
-            .arg(root.join("launch.py"))
+            .arg(folder.join("launch.py"))
             .envs(environment.iter().copied())
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::CONTENT_LENGTH;
 use tokio::time::sleep;
 
-use super::answer::{Answer, Refusal};
-use super::call::{Call, Payload};
+use super::answer::{Answer, Refusal, whole};
+use super::call::{Call, Payload, Protocol};
 use super::calls::When;
 use super::control;
+use super::ebs;
 use super::error::CloudError;
 use super::faults::{FaultKind, Met};
 use super::shared::Shared;
+use super::states;
 
 /// The connection ends, and nothing is answered.
 #[derive(Debug, thiserror::Error)]
@@ -62,10 +66,69 @@ async fn deliver(shared: &Arc<Shared>, call: Call, met: &Met) -> Answer {
     once(shared, &call, met).await
 }
 
-async fn once(shared: &Arc<Shared>, call: &Call, _met: &Met) -> Answer {
-    let answered: Result<Answer, CloudError> = shared.moto.pass(call).await;
+/// Does a call whose body is held, and shows of its answer what may be seen.
+async fn once(shared: &Arc<Shared>, call: &Call, met: &Met) -> Answer {
+    let answered = match shared.visibility.refusal(call) {
+        Some(refusal) => Ok(refusal.answer(call)),
+        None => in_turn(shared, call, met).await,
+    };
+    if !call.reads() {
+        shared.machines.bell.notify_one();
+    }
     answered.unwrap_or_else(|error| {
         let message = format!("{error}: {:?}", std::error::Error::source(&error));
+        shared.log(&format!("{}: {message}", call.name()));
         Refusal::new("InternalError", message).with_status(500).answer(call)
     })
+}
+
+async fn in_turn(shared: &Arc<Shared>, call: &Call, met: &Met) -> Result<Answer, CloudError> {
+    let turn = shared.tokens.turn(call).await;
+    if let Some(known) = turn.as_ref().and_then(|turn| turn.answer(call)) {
+        return Ok(known);
+    }
+    let answer = dispatch(shared, call, met).await?;
+    if !matches!(call.protocol, Protocol::Ec2 | Protocol::Ebs) && turn.is_none() {
+        return Ok(answer);
+    }
+    let (mut head, body) = answer.into_parts();
+    let mut bytes = body.collect().await.map_err(CloudError::Connection)?.to_bytes();
+    if head.status.is_success() {
+        let time = Duration::from_millis(shared.faults.behaviour().visibility_ms);
+        shared.visibility.note(call, &bytes, time);
+        if let Some(seen) = shared.visibility.filter(call, &bytes) {
+            bytes = seen.into();
+            head.headers.remove(CONTENT_LENGTH);
+        }
+    }
+    if let Some(turn) = turn {
+        turn.keep(&head, &bytes);
+    }
+    Ok(Answer::from_parts(head, whole(bytes)))
+}
+
+async fn dispatch(shared: &Arc<Shared>, call: &Call, met: &Met) -> Result<Answer, CloudError> {
+    match (call.service.as_str(), call.action.as_str()) {
+        ("ebs", _) => ebs::call(shared, call, met).await,
+        ("ec2", "CreateSnapshot" | "CreateSnapshots" | "CopySnapshot" | "CreateImage" | "CopyImage") => {
+            let (head, body) = shared.moto.pass(call).await?.into_parts();
+            let bytes = body.collect().await.map_err(CloudError::Connection)?.to_bytes();
+            if head.status.is_success() {
+                states::follow(shared, call, &bytes, met).await?;
+            }
+            Ok(Answer::from_parts(head, whole(bytes)))
+        }
+        ("ec2", "RebootInstances") => {
+            let answer = shared.moto.pass(call).await?;
+            if answer.status().is_success() {
+                shared.machines.reboot(&call.list("InstanceId")).await?;
+            }
+            Ok(answer)
+        }
+        ("ec2", "GetConsoleOutput") => match states::console(shared, call).await {
+            Some(answer) => Ok(answer),
+            None => shared.moto.pass(call).await,
+        },
+        _ => shared.moto.pass(call).await,
+    }
 }

@@ -1,8 +1,8 @@
-//! moto, asked over HTTP: calls that are passed on, calls of our own, and its records.
+//! moto, asked over HTTP: calls that are passed on, and its records.
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::header::{CONNECTION, EXPECT, HOST};
+use hyper::header::{CONNECTION, EXPECT};
 use hyper::http::request::Parts;
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Request, Response, Uri};
@@ -14,7 +14,6 @@ use serde_json::Value;
 use super::answer::{Answer, Body, whole};
 use super::call::{Call, Payload};
 use super::error::CloudError;
-use super::xml::Element;
 
 /// A client of moto.
 pub(super) struct Upstream {
@@ -72,32 +71,6 @@ impl Upstream {
         self.client.request(request).await.map_err(|error| CloudError::Connection(error.into()))
     }
 
-    /// A call of our own, which nobody counts, of a service that speaks AWS query; an error is one here too.
-    pub(super) async fn ask(
-        &self,
-        (service, region): (&str, &str),
-        action: &str,
-        parameters: &[(&str, &str)],
-    ) -> Result<Element, CloudError> {
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("Action", action);
-        form.append_pair("Version", version(service));
-        form.extend_pairs(parameters);
-        let request = Request::post(self.address(None))
-            .header(HOST, format!("{service}.{region}.amazonaws.com"))
-            .header("authorization", signature(service, region))
-            .header("content-type", "application/x-www-form-urlencoded; charset=utf-8");
-        let request = request.body(whole(form.finish())).expect("its headers are well formed");
-        let answer = self.request(request).await?;
-        let status = answer.status();
-        let bytes = collect(answer.into_body()).await?;
-        let said = || format!("{action}: {}", String::from_utf8_lossy(&bytes));
-        if !status.is_success() {
-            return Err(CloudError::Answer(said()));
-        }
-        Element::parse(&bytes).map_err(|_| CloudError::Answer(said()))
-    }
-
     /// A record of moto's that no call of AWS shows or changes: a function of `moto/mends.py`.
     pub(super) async fn record(&self, function: &str, arguments: &Value) -> Result<Value, CloudError> {
         let path = PathAndQuery::try_from(format!("/_olbake/{function}")).expect("a function's name");
@@ -116,19 +89,4 @@ impl Upstream {
 async fn collect(body: hyper::body::Incoming) -> Result<Bytes, CloudError> {
     let collected = body.collect().await.map_err(|error| CloudError::Connection(error.into()))?;
     Ok(collected.to_bytes())
-}
-
-/// What moto knows service and region from; it checks no signature.
-fn signature(service: &str, region: &str) -> String {
-    let scope = format!("test/20260101/{region}/{service}/aws4_request");
-    format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0")
-}
-
-fn version(service: &str) -> &'static str {
-    match service {
-        "autoscaling" => "2011-01-01",
-        "elasticloadbalancing" => "2015-12-01",
-        "iam" => "2010-05-08",
-        _ => "2016-11-15",
-    }
 }

@@ -118,17 +118,6 @@ impl Element {
         change(self);
         self.children.iter_mut().for_each(|child| child.visit(change));
     }
-
-    /// Sets the text of a child, and adds the child if it is not there.
-    pub(super) fn set(&mut self, name: &str, text: &str) {
-        match self.children.iter_mut().find(|child| child.name == name) {
-            Some(child) => {
-                child.children.clear();
-                text.clone_into(&mut child.text);
-            }
-            None => self.children.push(Self::leaf(name, text)),
-        }
-    }
 }
 
 fn resolve(reference: &quick_xml::events::BytesRef<'_>) -> Result<String, String> {

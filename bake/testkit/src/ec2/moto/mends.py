@@ -1,13 +1,15 @@
-"""What moto's records get wrong and the proxy cannot put right from outside."""
+"""What moto's records get wrong and the proxy cannot put right from outside, by topic: images and their snapshots,
+instances, groups. `RECORDS` is what the proxy sees and changes besides."""
 
-RECORDS = {}
+import groups
+import images
+import instances
 
-
-def record(function):
-    """Lets the proxy call it: `POST /_olbake/NAME` with its arguments as JSON."""
-    RECORDS[function.__name__] = function
-    return function
+RECORDS = images.RECORDS | instances.RECORDS | groups.RECORDS
 
 
 def apply():
     """Changes moto's classes; before the first request."""
+    images.apply()
+    instances.apply()
+    groups.apply()
