@@ -593,7 +593,7 @@ fn end() -> Row {
     let mut plan = Plan::of(SealStep::ALL.map(|step| Action::Seal { step }));
     plan.secret("c.token", "hunter2hunter2");
     plan.secret("c.short", "ab");
-    plan.add(Action::LeakScan { allow: vec!["/srv/allowed".into()] });
+    plan.add(Action::LeakScan { allow: vec!["/srv/allowed".into()], searched: None });
     Row {
         prepare: "echo 0123456789abcdef0123456789abcdef > /etc/machine-id; ssh-keygen -A >/dev/null; \
                   mkdir -p /var/lib/cloud/instances/i-1 /var/lib/cloud/seed /var/log/journal/abc /var/lib/dhcp /var/lib/systemd; \

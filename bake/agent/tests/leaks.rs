@@ -12,7 +12,7 @@ const SECRET: &str = "correct horse/battery+staple";
 fn scan(allow: &[&str]) -> Plan {
     let mut plan = Plan::default();
     plan.secret("c.token", SECRET);
-    plan.add(Action::LeakScan { allow: allow.iter().map(Into::into).collect() });
+    plan.add(Action::LeakScan { allow: allow.iter().map(Into::into).collect(), searched: None });
     plan
 }
 
@@ -121,4 +121,20 @@ fn what_only_looks_like_a_leak_is_passed_over() {
         output, "/usr/share/doc/t/key.pem: a private key",
         "a changed file is not its package's any more"
     );
+}
+
+#[test]
+fn what_was_searched_before_is_read_only_where_it_is_another_file_now() {
+    if support::skip() {
+        return;
+    }
+    let machine = sealed();
+    machine.sh("openssl genpkey -algorithm ed25519 -out /srv/same.key; cp -p /srv/same.key /srv/other.key; \
+         mkdir -p /var/before/srv; ln /srv/same.key /var/before/srv/; cp -p /srv/other.key /var/before/srv/");
+    let mut plan = Plan::default();
+    let allow = vec!["/var/before".into()];
+    plan.add(Action::LeakScan { allow, searched: Some("/var/before".into()) });
+    let told = machine.apply(&plan, "scan");
+    let output = told.only().failure.as_ref().unwrap().output.clone().unwrap();
+    assert_eq!(output, "/srv/other.key: a private key");
 }

@@ -64,6 +64,17 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Show what can be removed, or remove it.
     Gc(GcArgs),
+    #[command(flatten)]
+    Stacks(StackCommand),
+    /// Write the table of a component's settings in Markdown.
+    Reference(ReferenceArgs),
+    /// Write completions for a shell.
+    Completions(CompletionsArgs),
+}
+
+/// What to do with stacks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StackCommand {
     /// Show what a deploy would do.
     Preview(PreviewArgs),
     /// Change a stack to what is declared; instances are replaced by rollouts.
@@ -88,10 +99,6 @@ pub(crate) enum Command {
     State(StateArgs),
     /// Show and change a stack's configuration.
     Config(ConfigArgs),
-    /// Write the table of a component's settings in Markdown.
-    Reference(ReferenceArgs),
-    /// Write completions for a shell.
-    Completions(CompletionsArgs),
 }
 
 /// Values that settings get from the command line.

@@ -418,6 +418,11 @@ pub enum Action {
         /// Paths that may hold private keys: the recipe said why.
         #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
         allow: Vec<Utf8PathBuf>,
+        /// Where on the machine the files of a disk of the same descent are, which was searched before: a file that is
+        /// the same there is not read again. No plan says this; whoever runs the search knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+        searched: Option<Utf8PathBuf>,
     },
 }
 

@@ -122,7 +122,12 @@ pub struct MachineSpec {
     /// For fresh boots: who the machine is, as the content of [`INSTANCE_FILE`], JSON. It is there before the
     /// first program runs, as boot inputs are where images are deployed.
     pub instance: Option<String>,
+    /// A disk whose root file system the machine sees at [`BESIDE`], to be read only; for containers.
+    pub beside: Option<Snapshot>,
 }
+
+/// Where a machine sees the files of [`MachineSpec::beside`].
+pub const BESIDE: &str = "/run/olbake-beside";
 
 /// Where a machine finds out which image it runs: `{"image", "variant", "digest"}`; the digest is null while the
 /// version does not exist yet.

@@ -578,7 +578,7 @@ fn seal(allow: Vec<Utf8PathBuf>) -> Vec<Operation> {
             .unwrap_or_default();
         (format!("seal {}", name.replace('_', " ")), Action::Seal { step: *step })
     });
-    let steps = steps.chain([("leak scan".to_owned(), Action::LeakScan { allow })]);
+    let steps = steps.chain([("leak scan".to_owned(), Action::LeakScan { allow, searched: None })]);
     steps
         .enumerate()
         .map(|(index, (title, action))| Operation {

@@ -5,7 +5,8 @@ use olbake_core::plan::Architecture;
 use olbake_lang::{Inputs, Workspace};
 
 fn workspace() -> Workspace {
-    let root = Utf8Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/fixtures/workspace");
+    let own = std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs tests");
+    let root = Utf8Path::new(&own).join("tests/fixtures/workspace");
     Workspace::load(&root).unwrap_or_else(|problems| panic!("{problems}"))
 }
 

@@ -51,5 +51,6 @@ fn spec(
         package_cache: None,
         agent: agent.to_owned(),
         instance: None,
+        beside: None,
     })
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_engine::machine::{
-    AgentStream, Machine, MachineError, MachineSpec, ShellStatus, Snapshot, Start, WorkDisk,
+    AgentStream, BESIDE, Machine, MachineError, MachineSpec, ShellStatus, Snapshot, Start, WorkDisk,
 };
 
 use crate::cgroup::Cgroup;
@@ -47,6 +47,8 @@ pub(crate) struct Container {
     packages: Option<PackageCache>,
     /// The root file system's mount first, what it lies on after it.
     mounts: Vec<MountGuard>,
+    /// Another disk's root file system.
+    beside: Option<MountGuard>,
     /// What a stop gives.
     disk: Option<Utf8PathBuf>,
     agent_folder: Utf8PathBuf,
@@ -66,7 +68,9 @@ struct Booted {
 impl Container {
     /// Starts one and waits until it is up.
     pub(crate) fn start(spec: MachineSpec) -> Result<Self, MachineError> {
-        let MachineSpec { name, start, parent, disk, work_dir, package_cache, agent, instance, .. } = spec;
+        let MachineSpec {
+            name, start, parent, disk, work_dir, package_cache, agent, instance, beside, ..
+        } = spec;
         let agent_folder = work_dir.join("machine");
         prepare_agent(&agent, &agent_folder)?;
         let (mounts, disk) = match start {
@@ -80,6 +84,9 @@ impl Container {
                 (vec![mount_root(&disk, &work_dir.join("root"), Access::ReadWrite)?], Some(disk))
             }
         };
+        let beside = beside
+            .map(|other| mount_root(&other.disk, &work_dir.join("beside"), Access::ReadOnly))
+            .transpose()?;
         let kept = package_cache.filter(|_| disk.is_some());
         let packages = kept.map(|kept| PackageCache::open(&kept, work_dir.join("packages"))).transpose()?;
         let mut container = Self {
@@ -89,6 +96,7 @@ impl Container {
             console: Console::new(work_dir.join("console.log")),
             packages,
             mounts,
+            beside,
             disk,
             agent_folder,
             agent_work_dir: Utf8Path::new(AGENT_FOLDER).join("work"),
@@ -114,6 +122,10 @@ impl Container {
     fn nspawn(&mut self) -> Nspawn {
         let nspawn = Nspawn::new(self.root()).hostname(&self.name).bind(&self.agent_folder, AGENT_FOLDER);
         self.nspawn_names.push(nspawn.name().to_owned());
+        let nspawn = match &self.beside {
+            Some(beside) => nspawn.bind_read_only(beside.directory().as_str(), BESIDE),
+            None => nspawn,
+        };
         let places = self.packages.iter().flat_map(PackageCache::places);
         places
             .filter(|(_, place)| self.root().join(place).is_dir())
@@ -142,7 +154,7 @@ impl Container {
     }
 
     fn stop_now(self) -> Result<Option<Snapshot>, MachineError> {
-        let Self { booted, sessions, console, packages, mounts, disk, nspawn_names, .. } = self;
+        let Self { booted, sessions, console, packages, mounts, beside, disk, nspawn_names, .. } = self;
         sessions.wait();
         if let Some(mut booted) = booted {
             if disk.is_some() {
@@ -156,7 +168,7 @@ impl Container {
         if disk.is_some() {
             mounts.first().map_or(Ok(()), |root| trim(root.directory()))?;
         }
-        mounts.into_iter().try_for_each(MountGuard::close)?;
+        mounts.into_iter().chain(beside).try_for_each(MountGuard::close)?;
         nspawn_names.iter().for_each(|name| nspawn::forget(name));
         Ok(disk.map(|disk| Snapshot { disk }))
     }

@@ -65,7 +65,7 @@ impl Nspawn {
         self
     }
 
-    fn bind_read_only(mut self, from: &str, to: &str) -> Self {
+    pub(crate) fn bind_read_only(mut self, from: &str, to: &str) -> Self {
         self.arguments.push(format!("--bind-ro={}:{}", escaped(from), escaped(to)));
         self
     }

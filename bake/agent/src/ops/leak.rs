@@ -7,6 +7,9 @@
 //! | an SSH host key, a machine-id, a random seed | its path |
 //! | what a builder leaves behind | cloud-init's instance, histories, keys of olbake's own, temporary files |
 //!
+//! Where the files of a disk of the same descent are at hand, which was searched before, a file is read only if it is
+//! another there: by inode, size, and the times of change of its content and of its inode.
+//!
 //! Secrets of fewer than six bytes are not searched for: they are everywhere. A password's hash in `/etc/shadow` is
 //! where it belongs. What a recipe allows, with its reason, is passed over.
 
@@ -14,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,12 +51,16 @@ enum What {
 }
 
 /// [`olbake_core::operation::Action::LeakScan`].
-pub(crate) fn scan<'a>(context: &Context<'_>, allow: &[Utf8PathBuf]) -> Result<Decision<'a>> {
+pub(crate) fn scan<'a>(
+    context: &Context<'_>,
+    allow: &[Utf8PathBuf],
+    searched: Option<&Utf8Path>,
+) -> Result<Decision<'a>> {
     if context.is_check() && context.world().is_predicted() {
         return Ok(Decision::Skip("earlier operations would change the machine first".to_owned()));
     }
     let mut found = by_path(context)?;
-    found.extend(by_content(context)?);
+    found.extend(by_content(context, searched)?);
     let allowed = |path: &str| allow.iter().any(|prefix| Path::new(path).starts_with(prefix.as_std_path()));
     found.retain(|(path, _)| !allowed(path));
     if found.is_empty() {
@@ -141,19 +148,24 @@ fn needles(context: &Context<'_>) -> (Needles, Vec<What>) {
     (Needles::new(texts), whats)
 }
 
-fn by_content(context: &Context<'_>) -> Result<Findings> {
+fn by_content(context: &Context<'_>, searched: Option<&Utf8Path>) -> Result<Findings> {
     let (needles, whats) = needles(context);
     let walked = walk(context)?;
     let scan = Scan { needles, whats, found: Mutex::default() };
     for path in &walked.names {
         scan.search_name(path);
     }
+    for path in &walked.links {
+        scan.search_link(path);
+    }
     let next = AtomicUsize::new(0);
     let work = || -> Result<()> {
         let mut buffer = Vec::new();
         while let Some(path) = walked.files.get(next.fetch_add(1, Ordering::Relaxed)) {
             context.go_on()?;
-            scan.search_file(path, &mut buffer)?;
+            if !searched.is_some_and(|before| is_unchanged(path, before)) {
+                scan.search_file(path, &mut buffer)?;
+            }
         }
         Ok(())
     };
@@ -168,11 +180,25 @@ fn by_content(context: &Context<'_>) -> Result<Findings> {
     Ok(scan.found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
 }
 
+/// Whether a file is the one of the same path below another folder, and as it was there. A program can set the time
+/// that it says its content changed, and no other.
+fn is_unchanged(path: &Path, before: &Utf8Path) -> bool {
+    let Ok(inside) = path.strip_prefix("/") else { return false };
+    let look = |path: &Path| {
+        let found = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
+        let changed = (found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec());
+        Some((found.ino(), found.size(), changed))
+    };
+    look(&before.as_std_path().join(inside)).is_some_and(|was| look(path) == Some(was))
+}
+
 /// What there is to search.
 #[derive(Default)]
 struct Walked {
     files: Vec<PathBuf>,
-    /// Links, whose targets are texts too, and all names.
+    /// Links: their targets are texts too.
+    links: Vec<PathBuf>,
+    /// All of them, and all directories.
     names: Vec<PathBuf>,
 }
 
@@ -194,6 +220,8 @@ fn walk(context: &Context<'_>) -> Result<Walked> {
                 if !mounts.contains(&path) {
                     walked.files.push(path.clone());
                 }
+            } else if kind.is_symlink() {
+                walked.links.push(path.clone());
             } else if kind.is_dir() {
                 let outside = OUTSIDE.iter().any(|outside| path == Path::new(outside));
                 let other = Utf8Path::from_path(&path).is_some_and(|path| device(path) != root);
@@ -222,17 +250,26 @@ impl Scan {
         found.insert((path.to_string_lossy().into_owned(), what));
     }
 
-    /// Searches the last part of a path, and what a link holds.
+    /// Searches the last part of a path.
     fn search_name(&self, path: &Path) {
         let name = path.file_name().unwrap_or_default();
         if name.to_string_lossy().starts_with(TEMPORARY) {
             self.add(path, "a temporary file of olbake's".to_owned());
         }
-        let mut hits = Vec::new();
-        self.needles.find(name.as_bytes(), &mut hits);
+        self.search_text(path, name.as_bytes());
+    }
+
+    /// Searches what a link holds.
+    fn search_link(&self, path: &Path) {
         if let Ok(target) = fs::read_link(path) {
-            self.needles.find(target.as_os_str().as_bytes(), &mut hits);
+            self.search_text(path, target.as_os_str().as_bytes());
         }
+    }
+
+    /// Searches a name of a file, or what stands for one.
+    fn search_text(&self, path: &Path, text: &[u8]) {
+        let mut hits = Vec::new();
+        self.needles.find(text, &mut hits);
         for hit in hits {
             if let What::Secret { id, form, .. } = &self.whats[hit.needle] {
                 self.add(path, format!("the secret `{id}` ({form}) in a name"));

@@ -155,6 +155,6 @@ pub(crate) fn decide<'a>(action: &'a Action, context: &Context<'a>) -> Result<De
         Action::Run(run) => run::run(context, run),
         Action::Check(check) => check::check(context, check),
         Action::Seal { step } => seal::seal(context, *step),
-        Action::LeakScan { allow } => leak::scan(context, allow),
+        Action::LeakScan { allow, searched } => leak::scan(context, allow, searched.as_deref()),
     }
 }

@@ -31,7 +31,7 @@ use olbake_core::ImageRef;
 use olbake_core::settings::did_you_mean;
 use olbake_lang::{Inputs, Workspace};
 
-use crate::args::{Cli, Command, Settings};
+use crate::args::{Cli, Command, Settings, StackCommand};
 use crate::errors::{CliError, Result};
 use crate::startup::Startup;
 use crate::ui::Ui;
@@ -47,39 +47,14 @@ struct Context {
 
 /// Whether a command mounts disks and starts machines: then the process isolates itself first.
 pub(crate) fn starts_machines(command: &Command) -> bool {
-    match command {
+    matches!(
+        command,
         Command::Bake(_)
-        | Command::Shell(_)
-        | Command::Verify(_)
-        | Command::Export(_)
-        | Command::Deploy(_)
-        | Command::Destroy(_) => true,
-        Command::Check(_)
-        | Command::Plan(_)
-        | Command::Why(_)
-        | Command::Explain(_)
-        | Command::New(_)
-        | Command::Images
-        | Command::Show(_)
-        | Command::Promote(_)
-        | Command::Approve(_)
-        | Command::Rollback(_)
-        | Command::Revoke(_)
-        | Command::History(_)
-        | Command::Gc(_)
-        | Command::Preview(_)
-        | Command::Refresh(_)
-        | Command::Drift(_)
-        | Command::Outputs(_)
-        | Command::Graph(_)
-        | Command::Status(_)
-        | Command::Rollout(_)
-        | Command::Stack(_)
-        | Command::State(_)
-        | Command::Config(_)
-        | Command::Reference(_)
-        | Command::Completions(_) => false,
-    }
+            | Command::Shell(_)
+            | Command::Verify(_)
+            | Command::Export(_)
+            | Command::Stacks(StackCommand::Deploy(_) | StackCommand::Destroy(_))
+    )
 }
 
 /// Runs a command; an error is shown, and its exit code given.
@@ -112,18 +87,7 @@ fn dispatch(command: Command, context: &mut Context) -> Result {
         Command::Export(args) => export::run(&args, context),
         Command::Gc(args) => gc::run(&args, context),
         Command::Reference(args) => reference::run(&args, context),
-        stacks @ (Command::Preview(_)
-        | Command::Deploy(_)
-        | Command::Destroy(_)
-        | Command::Refresh(_)
-        | Command::Drift(_)
-        | Command::Outputs(_)
-        | Command::Graph(_)
-        | Command::Status(_)
-        | Command::Rollout(_)
-        | Command::Stack(_)
-        | Command::State(_)
-        | Command::Config(_)) => stacks::run(stacks, context),
+        Command::Stacks(command) => stacks::run(command, context),
         Command::Completions(args) => completions::run(&args, &context.ui),
     }
 }

@@ -140,3 +140,41 @@ component(name = "leaky", install = install, configure = configure, verify = ver
     let machine_id = listing.lines().find(|line| line.ends_with("etc/machine-id")).unwrap();
     assert_eq!(machine_id.split_whitespace().nth(2), Some("0"), "the machine-id is not empty: {machine_id}");
 }
+
+/// A child's search reads what its base's did not: a file of its own, and one of its base's that it wrote a key into
+/// without changing its size or the time it says that it was written at.
+#[test]
+fn a_key_that_a_child_brings_is_found() {
+    let key = format!("-----BEGIN PRIVATE KEY-----\\n{}\\n-----END PRIVATE KEY-----\\n", "Ab3/".repeat(16));
+    let length = key.replace("\\n", "\n").len();
+    let Some(world) = World::new(&[
+        (
+            "images/parent/image.star",
+            r#"image(name = "parent", base = debian("bookworm"), components = [use("//components/kept")])"#,
+        ),
+        (
+            "images/child/image.star",
+            r#"image(name = "child", base = "//images/parent", components = [use("//components/leaky")])"#,
+        ),
+    ]) else {
+        return;
+    };
+    let component = |name: &str, configure: &str| {
+        let text = format!(
+            "def configure(s, m):\n    {configure}\n\ndef verify(s, m):\n    check.file(\"/etc/kept.conf\")\n\n\
+             component(name = \"{name}\", configure = configure, verify = verify)\n"
+        );
+        world.write(&format!("components/{name}/component.star"), &text);
+    };
+    component("kept", &format!("files.content(\"/etc/kept.conf\", \"x\" * {length})"));
+    world.bake(&["parent"]);
+    let write = format!(
+        "touch -r /etc/kept.conf /run/t && printf '{key}' > /etc/kept.conf && touch -r /run/t /etc/kept.conf && \
+         printf '{key}' > /etc/brought.conf"
+    );
+    component("leaky", &format!("run.command([\"sh\", \"-c\", {write:?}])"));
+    let ended = world.run(&["bake", "child"]);
+    assert_ne!(ended.code, 0, "the leak was not found:\n{}", ended.said());
+    ended.says(&["/etc/kept.conf: a private key", "/etc/brought.conf: a private key"]);
+    assert_eq!(Traces::settled(), Traces::none());
+}

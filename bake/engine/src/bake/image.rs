@@ -19,7 +19,7 @@ use crate::registry::{Registry, Version};
 
 use super::checkpoint::Policy;
 use super::layers::{Kept, Layers};
-use super::leaks::LeakSearch;
+use super::leaks::{self, LeakSearch};
 use super::operations::Operations;
 use super::verify::{FreshBoot, Seen};
 use super::work::WorkDir;
@@ -120,7 +120,8 @@ impl<'a> ImageBake<'a> {
             on_failure: self.bake.options.on_failure,
             digest: None,
         };
-        let search = LeakSearch { bake: self.bake, work, plan: self.plan, operations: &operations };
+        let searched = self.searched_before(&secrets).await?;
+        let search = LeakSearch { bake: self.bake, work, plan: self.plan, operations: &operations, searched };
         let sealed_key = self.sealed_key();
         let (searched, seen) = if self.bake.options.on_failure == OnFailure::Shell {
             // One terminal: one after the other.
@@ -303,6 +304,31 @@ impl<'a> ImageBake<'a> {
         let missing = || BakeError::Base { image: self.plan.image.clone(), base: image.clone() };
         let version = self.bake.registry.by_key(key).await?.ok_or_else(missing)?;
         self.disk(&version.sealed_key).await?.ok_or_else(missing)
+    }
+
+    /// The disk of a version whose bake searched it for no less than this one is to be: the last one of this image, or
+    /// the base's. Not where this image has secrets: others need not know of them.
+    async fn searched_before(
+        &self,
+        secrets: &BTreeMap<SecretId, String>,
+    ) -> Result<Option<Snapshot>, BakeError> {
+        if !secrets.is_empty() {
+            return Ok(None);
+        }
+        let registry = &self.bake.registry;
+        let base = match &self.plan.base {
+            Base::Image { key, .. } => registry.by_key(key).await?,
+            _ => None,
+        };
+        for version in registry.head(&self.plan.image).await?.into_iter().chain(base) {
+            let Some(disk) = self.bake.cache.disk(&version.sealed_key)? else { continue };
+            let Some(plan) = registry.plan(&version).await? else { continue };
+            let is_kin = version.image_ref() != self.plan.image || plan.base == self.plan.base;
+            if is_kin && leaks::allowed(&plan).is_subset(&leaks::allowed(self.plan)) {
+                return Ok(Some(Snapshot { disk }));
+            }
+        }
+        Ok(None)
     }
 
     fn sealed_key(&self) -> Digest {

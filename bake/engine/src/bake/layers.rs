@@ -156,6 +156,7 @@ impl Layers<'_> {
                 package_cache: Some(self.bake.cache.packages()),
                 agent: self.bake.options.agent.clone(),
                 instance: None,
+                beside: None,
             })
             .await?;
         // Starting is mostly copying the disk: what keeping one more will cost.

@@ -78,7 +78,8 @@ impl Bake {
         };
         let began = std::time::Instant::now();
         self.events.send(Event::StageStarted { image: image.clone(), stage: Stage::Verify });
-        let search = LeakSearch { bake: self, work: &work, plan: &plan, operations: &operations };
+        let search =
+            LeakSearch { bake: self, work: &work, plan: &plan, operations: &operations, searched: None };
         let (searched, checks) =
             tokio::join!(search.run(&disk, version.sealed_key), boot.check(&disk, &plan, &operations));
         searched?;
@@ -108,6 +109,7 @@ impl Bake {
             package_cache: None,
             agent: self.options.agent.clone(),
             instance: version.map(|version| instance(&version.image_ref(), Some(version.digest))),
+            beside: None,
         };
         let mut machine = tokio::select! {
             machine = self.builder.start(spec) => machine?,

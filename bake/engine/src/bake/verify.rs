@@ -64,6 +64,7 @@ impl FreshBoot<'_> {
                 package_cache: None,
                 agent: self.agent.to_owned(),
                 instance: Some(instance(&plan.image, self.digest)),
+                beside: None,
             })
             .await?;
         let checks: Vec<Operation> =

@@ -9,6 +9,7 @@
 
 mod lock;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::sync::Mutex;
@@ -26,6 +27,8 @@ use crate::store::file::{read_whole, write_whole};
 
 /// The last part of the name of a spare copy.
 const SPARE: &str = "spare";
+/// A spare copy: where, and its bytes.
+type Spare = (Utf8PathBuf, u64);
 /// The version of the form of what lies beside a disk.
 const SCHEMA: u32 = 1;
 
@@ -157,16 +160,21 @@ impl Cache {
         rename(copy, &self.spare_path(disk))
     }
 
-    /// The spare copies that are here, with whether something can still be begun with them.
-    fn spares(&self) -> Result<Vec<(Utf8PathBuf, u64, bool)>, StoreError> {
-        let mut found = Vec::new();
+    /// The spare copies that are here with their bytes: those of disks, by the disk, and those that nothing can be
+    /// begun with any more.
+    fn spares(&self) -> Result<(BTreeMap<Utf8PathBuf, Spare>, Vec<Spare>), StoreError> {
+        let (mut found, mut stale) = (BTreeMap::new(), Vec::new());
         for path in list(&self.disks())?.into_iter().filter(|path| path.extension() == Some(SPARE)) {
             let disk = path.with_extension("").with_extension("raw");
             let usable = disk.is_file() && self.is_believed(&disk)? && self.spare_path(&disk) == path;
             let bytes = fs::symlink_metadata(&path).map_or(0, |metadata| allocated(&metadata));
-            found.push((path, bytes, usable));
+            if usable {
+                found.insert(disk, (path, bytes));
+            } else {
+                stale.push((path, bytes));
+            }
         }
-        Ok(found)
+        Ok((found, stale))
     }
 
     /// Keeps the disk of a failed bake for a person; says where it is now.
@@ -226,25 +234,19 @@ impl Cache {
         Ok(found)
     }
 
-    /// What can go without loss: disks that are not believed, spare copies and then disks used longest ago beyond
-    /// the greatest size, and what was never finished.
+    /// What can go without loss: disks that are not believed, and those used longest ago beyond the greatest size, each
+    /// with its spare copy; and what was never finished.
     pub(crate) fn superfluous(&self) -> Result<Vec<Superfluous>, StoreError> {
         let mut found = Vec::new();
         let disks = self.contents()?;
-        let spares = self.spares()?;
-        let spare_bytes: u64 = spares.iter().map(|(_, bytes, _)| bytes).sum();
+        let (spares, stale) = self.spares()?;
+        let spare_bytes: u64 = spares.values().map(|(_, bytes)| bytes).sum();
         let mut total = spare_bytes + disks.iter().map(|disk| disk.bytes).sum::<u64>();
-        for (path, bytes, usable) in spares {
-            let reason = match usable {
-                false => "a spare copy of a disk that is gone",
-                true if self.max_size.is_some_and(|most| total > most) => {
-                    "a spare copy beyond the cache's size"
-                }
-                true => continue,
-            };
-            total -= bytes;
-            found.push(Superfluous { path, bytes, reason });
-        }
+        found.extend(stale.into_iter().map(|(path, bytes)| Superfluous {
+            path,
+            bytes,
+            reason: "a spare copy of a disk that is gone",
+        }));
         for CachedDisk { path, bytes, .. } in disks {
             let too_much = self.max_size.is_some_and(|most| total > most);
             let reason = match self.is_believed(&path)? {
@@ -253,6 +255,10 @@ impl Cache {
                 true => continue,
             };
             total -= bytes;
+            if let Some((path, bytes)) = spares.get(&path).cloned() {
+                total -= bytes;
+                found.push(Superfluous { path, bytes, reason });
+            }
             found.push(Superfluous { path, bytes, reason });
         }
         for path in list(&self.disks())? {
@@ -398,23 +404,23 @@ mod tests {
     }
 
     #[test]
-    fn spare_copies_go_before_disks_and_with_theirs() {
+    fn spare_copies_go_with_their_disks() {
         let directory = tempfile::tempdir().unwrap();
         let cache = cache(&directory, Some(100 * 1024));
         let key = adopt(&cache, "web", 0);
-        let spare = || {
-            let disk = cache.disk(&key).unwrap().unwrap();
-            fs::copy(&disk, cache.partial_disk(&key)).unwrap();
-            cache.keep_spare(&disk, &cache.partial_disk(&key)).unwrap();
+        let spare = |key: &Digest| {
+            let disk = cache.disk(key).unwrap().unwrap();
+            fs::copy(&disk, cache.partial_disk(key)).unwrap();
+            cache.keep_spare(&disk, &cache.partial_disk(key)).unwrap();
             disk
         };
-        let disk = spare();
+        spare(&key);
+        let later = adopt(&cache, "database", 0);
         let gone = cache.trim().unwrap();
-        assert_eq!(gone.len(), 1, "{gone:?}");
-        assert!(disk.is_file() && !gone[0].exists());
-        spare();
-        remove(&disk).unwrap();
-        assert_eq!(cache.trim().unwrap().len(), 1);
+        assert_eq!(gone.len(), 2, "the older disk and its spare: {gone:?}");
+        assert!(cache.disk(&key).unwrap().is_none() && cache.disk(&later).unwrap().is_some());
+        remove(&spare(&later)).unwrap();
+        assert_eq!(cache.trim().unwrap().len(), 2, "what lies beside the disk, and its spare");
     }
 
     #[test]

@@ -76,6 +76,7 @@ impl Place {
             package_cache: Some(cache()),
             agent: self.agent.clone(),
             instance: None,
+            beside: None,
         }
     }
 }

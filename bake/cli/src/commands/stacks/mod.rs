@@ -32,27 +32,26 @@ use olbake_postgresql::PostgreSql;
 use super::Context;
 use super::place::Place;
 use super::promotion::who;
-use crate::args::{Command, Settings, StackArg};
+use crate::args::{Settings, StackArg, StackCommand};
 use crate::errors::{CliError, Result};
 
 pub(super) use secrets::Unsealed;
 
 /// Runs a command about stacks.
-pub(super) fn run(command: Command, context: &mut Context) -> Result {
+pub(super) fn run(command: StackCommand, context: &mut Context) -> Result {
     match command {
-        Command::Preview(args) => change::preview(&args, context),
-        Command::Deploy(args) => change::deploy(&args, context),
-        Command::Destroy(args) => change::destroy(&args, context),
-        Command::Refresh(args) => look::refresh(&args, context),
-        Command::Drift(args) => look::drift(&args, context),
-        Command::Outputs(args) => look::outputs(&args, context),
-        Command::Graph(args) => look::graph(&args, context),
-        Command::Status(args) => status::run(&args, context),
-        Command::Rollout(args) => rollout::run(&args, context),
-        Command::Stack(args) => state::stack(&args, context),
-        Command::State(args) => state::state(&args, context),
-        Command::Config(args) => config::run(&args, context),
-        other => unreachable!("{other:?} is about no stack"),
+        StackCommand::Preview(args) => change::preview(&args, context),
+        StackCommand::Deploy(args) => change::deploy(&args, context),
+        StackCommand::Destroy(args) => change::destroy(&args, context),
+        StackCommand::Refresh(args) => look::refresh(&args, context),
+        StackCommand::Drift(args) => look::drift(&args, context),
+        StackCommand::Outputs(args) => look::outputs(&args, context),
+        StackCommand::Graph(args) => look::graph(&args, context),
+        StackCommand::Status(args) => status::run(&args, context),
+        StackCommand::Rollout(args) => rollout::run(&args, context),
+        StackCommand::Stack(args) => state::stack(&args, context),
+        StackCommand::State(args) => state::state(&args, context),
+        StackCommand::Config(args) => config::run(&args, context),
     }
 }
 
