@@ -483,6 +483,9 @@ pub(crate) struct RolloutArgs {
     /// With `abort`: stop where it is instead of going back to what ran before.
     #[arg(long)]
     pub(crate) hold: bool,
+    /// With `status`: go on until no rollout is under way, a line for each instance that gets further.
+    #[arg(long)]
+    pub(crate) follow: bool,
 }
 
 /// What to do about a rollout.

@@ -364,11 +364,7 @@ pub(crate) fn waiting_text(waiting: &Waiting) -> Option<String> {
 
 /// A rollout's report: how it ended, and a row for each instance.
 pub(crate) fn report_text(report: &Report, palette: Palette) -> String {
-    let outcome = match &report.outcome {
-        Some(rollout::Outcome::Succeeded) => palette.good("succeeded"),
-        Some(outcome) => palette.bad(clean(&outcome.to_string())),
-        None => "under way".to_owned(),
-    };
+    let outcome = outcome_text(report, palette);
     let took = report.ended.map(|ended| format!(" in {}", ended.since(report.began))).unwrap_or_default();
     let mut text = format!("rollout of {} {outcome}{took}\n", palette.bold(&report.group));
     let mut table = Table::new(["INSTANCE", "IMAGE", "LAUNCHED", "HEALTHY", "IN SERVICE", "LEFT", "RESULT"]);
@@ -377,12 +373,7 @@ pub(crate) fn report_text(report: &Report, palette: Palette) -> String {
             time.map_or_else(|| "-".to_owned(), |time| format!("+{}", time.since(report.began)))
         };
         let times = &instance.times;
-        let result = match &instance.result {
-            InstanceResult::InService => palette.good("in service"),
-            InstanceResult::Under => stage_text(instance.stage).to_owned(),
-            InstanceResult::Removed => "removed".to_owned(),
-            InstanceResult::Failed { failure } => palette.bad(clean(&failure.to_string())),
-        };
+        let result = result_text(instance, palette);
         table.row([
             instance.id.to_string(),
             instance.release.image.short(),
@@ -395,6 +386,47 @@ pub(crate) fn report_text(report: &Report, palette: Palette) -> String {
     }
     text.push_str(&table.render(palette));
     text
+}
+
+/// What is new since a report before, a line each.
+pub(crate) fn progress_text(before: Option<&Report>, report: &Report, palette: Palette) -> String {
+    let mut lines = Vec::new();
+    if before.is_none_or(|before| before.began != report.began) {
+        lines.push(format!("rollout of {} under way", palette.bold(&report.group)));
+    }
+    for instance in &report.instances {
+        let then = before.and_then(|before| before.instances.iter().find(|other| other.id == instance.id));
+        let result = result_text(instance, palette);
+        if then.is_none_or(|then| result_text(then, palette) != result) {
+            lines.push(format!(
+                "{}: {} ({}) {result}",
+                report.group,
+                instance.id,
+                instance.release.image.short()
+            ));
+        }
+    }
+    if report.outcome.is_some() {
+        lines.push(format!("rollout of {} {}", palette.bold(&report.group), outcome_text(report, palette)));
+    }
+    lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
+}
+
+fn outcome_text(report: &Report, palette: Palette) -> String {
+    match &report.outcome {
+        Some(rollout::Outcome::Succeeded) => palette.good("succeeded"),
+        Some(outcome) => palette.bad(clean(&outcome.to_string())),
+        None => "under way".to_owned(),
+    }
+}
+
+fn result_text(instance: &rollout::InstanceReport, palette: Palette) -> String {
+    match &instance.result {
+        InstanceResult::InService => palette.good("in service"),
+        InstanceResult::Under => stage_text(instance.stage).to_owned(),
+        InstanceResult::Removed => "removed".to_owned(),
+        InstanceResult::Failed { failure } => palette.bad(clean(&failure.to_string())),
+    }
 }
 
 #[cfg(test)]

@@ -84,7 +84,14 @@ fn a_service_is_deployed_upgraded_rolled_back_and_removed() {
 
     // A release after the other, without a failed request.
     world.bake(&["web", "--set", "hello.version=1.1.0", "--channel", "QA"]);
-    let upgrade = under_load(&world, || drop(deploy(&world, HELLO)));
+    let upgrade = under_load(&world, || {
+        let mut child = world.command(&["deploy", "--yes", "--stack", HELLO]).spawn().unwrap();
+        // Whoever has not started it can follow it to its end.
+        std::thread::sleep(Duration::from_secs(3));
+        let followed = world.run(&["rollout", "status", "--follow", "--stack", HELLO]);
+        followed.says(&["booting", "in service", "draining", "removed", "succeeded"]);
+        assert!(child.wait().unwrap().success());
+    });
     assert!(upgrade.answers.len() == 2 && upgrade.answers["1.1.0"] > 0, "{:?}", upgrade.answers);
 
     // One that boots and cannot answer goes back by itself.
@@ -117,6 +124,20 @@ fn a_service_is_deployed_upgraded_rolled_back_and_removed() {
         deploy(&world, HELLO);
     });
     assert!(resumed.answers["1.3.0"] > 0);
+    world.run(&["status"]).says(&["3/3", "healthy"]);
+
+    // The other ways to replace instances behind a balancer fail no request either.
+    for (strategy, release, old) in [("blue_green", "1.4.0", "1.3.0"), ("canary", "1.5.0", "1.4.0")] {
+        world.bake(&["web", "--set", &format!("hello.version={release}"), "--channel", "QA"]);
+        let replaced = under_load(&world, || {
+            let strategy = format!("hello.strategy={strategy}");
+            let ended = world.run(&["deploy", "--yes", "--stack", HELLO, "--set", &strategy]);
+            assert_eq!(ended.code, 0, "{}", ended.said());
+            ended.says(&["traffic", "succeeded"]);
+        });
+        let answered: Vec<&str> = replaced.answers.keys().map(String::as_str).collect();
+        assert_eq!(answered, [old, release], "{strategy}");
+    }
     world.run(&["status"]).says(&["3/3", "healthy"]);
     world.run(&["state", "orphans", "--stack", HELLO]).says(&["nothing that the state does not know of"]);
 

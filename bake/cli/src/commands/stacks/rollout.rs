@@ -1,12 +1,15 @@
 //! `olbake rollout status|pause|resume|abort`, and `olbake deploy --simulate`.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use olbake_core::Digest;
 use olbake_core::rollout::simulate::{Model, simulate as run_model};
 use olbake_core::rollout::{
-    Captured, Existing, InstanceId, Preflight, Release, Request, Rollout, Time, Wish,
+    Captured, Existing, InstanceId, Preflight, Release, Report, Request, Rollout, Time, Wish,
 };
 use olbake_core::stack::catalog::Kind as ResourceKind;
-use olbake_core::stack::{ResourceName, StackState};
+use olbake_core::stack::{ResourceName, StackName, StackState};
 use olbake_engine::stack::group::Group;
 use olbake_engine::stack::{wish, wishes};
 use olbake_lang::Evaluated;
@@ -23,6 +26,7 @@ pub(super) fn run(args: &RolloutArgs, context: &mut Context) -> Result {
     let state = look::applied(&desk, &stack)?;
     let groups = groups(&state, args.group.as_ref())?;
     let wished = match args.act {
+        RolloutAct::Status if args.follow => return follow(&desk, context, &stack, args.group.as_ref()),
         RolloutAct::Status => return status(&desk, context, &stack, &state, &groups),
         RolloutAct::Pause => Wish::Pause,
         RolloutAct::Resume => Wish::Go,
@@ -67,7 +71,7 @@ fn groups<'a>(state: &'a StackState, asked: Option<&String>) -> Result<Groups<'a
 fn status(
     desk: &Desk,
     context: &Context,
-    stack: &olbake_core::stack::StackName,
+    stack: &StackName,
     state: &StackState,
     groups: &Groups<'_>,
 ) -> Result {
@@ -91,6 +95,36 @@ fn status(
         }
     }
     Ok(())
+}
+
+/// How often a rollout that somebody else drives is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Says what rollouts do until none is under way. What is told is what is journalled: the state alone is read.
+fn follow(desk: &Desk, context: &Context, stack: &StackName, asked: Option<&String>) -> Result {
+    let mut told: BTreeMap<ResourceName, Report> = BTreeMap::new();
+    loop {
+        let state = look::applied(desk, stack)?;
+        let groups = groups(&state, asked)?;
+        let under_way = |rollout: &Rollout| rollout.outcome().is_none();
+        let open = groups.iter().any(|(_, rollout)| rollout.as_ref().is_some_and(under_way));
+        for (name, rollout) in &groups {
+            let Some(report) = rollout.as_ref().map(Rollout::report) else { continue };
+            if told.get(*name) == Some(&report) {
+                continue;
+            }
+            if context.ui.json {
+                context.ui.document(&report);
+            } else {
+                context.ui.print(&ui::progress_text(told.get(*name), &report, context.ui.out));
+            }
+            told.insert((*name).clone(), report);
+        }
+        if !open {
+            return Ok(());
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// Runs the rollouts that a deploy would make, in virtual time against a model of a fleet.
