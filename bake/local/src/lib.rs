@@ -13,6 +13,7 @@ mod container;
 mod copy;
 mod debian;
 mod disk;
+pub mod disk_machine;
 mod export;
 mod guest;
 mod host;

@@ -139,7 +139,7 @@ fn unmount_busy(directory: &Utf8Path) -> Result<(), MachineError> {
 }
 
 /// Waits until no loop device has the disk: only then is the file system's end written.
-fn wait_for_loop(disk: &Utf8Path) -> Result<(), MachineError> {
+pub(crate) fn wait_for_loop(disk: &Utf8Path) -> Result<(), MachineError> {
     let end = Instant::now() + BUSY;
     while loops_of(|backing| backing == disk.as_str())?.next().is_some() {
         if Instant::now() >= end {

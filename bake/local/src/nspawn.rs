@@ -23,6 +23,21 @@ pub(crate) const AGENT_FOLDER: &str = "/run/olbake";
 const PROXY_VARIABLES: [&str; 6] =
     ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 
+/// How a script boots a container that it keeps.
+pub(crate) const KEPT: [&str; 11] = [
+    "systemd-nspawn",
+    "--quiet",
+    "--boot",
+    "--console=read-only",
+    "--register=no",
+    "--keep-unit",
+    "--settings=no",
+    "--resolv-conf=off",
+    "--timezone=off",
+    "--link-journal=no",
+    "--setenv=SYSTEMD_COLORS=0",
+];
+
 /// A container to be.
 #[derive(Debug)]
 pub(crate) struct Nspawn {
@@ -34,13 +49,7 @@ pub(crate) struct Nspawn {
 impl Nspawn {
     /// A container on a mounted root file system.
     pub(crate) fn new(root: &Utf8Path) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Self {
-            root: root.to_owned(),
-            name: format!("{PREFIX}{}-{number}", std::process::id()),
-            arguments: Vec::new(),
-        }
+        Self { root: root.to_owned(), name: new_name(), arguments: Vec::new() }
     }
 
     /// The name that nspawn knows it by, of this process alone.
@@ -120,6 +129,13 @@ impl Nspawn {
             .args(arguments)
             .args(options)
     }
+}
+
+/// A name for a container, of this process alone.
+pub(crate) fn new_name() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!("{PREFIX}{}-{number}", std::process::id())
 }
 
 /// What a command without a boot has as its standard streams.

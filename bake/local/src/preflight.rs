@@ -34,6 +34,15 @@ const CLOUD: &[(&str, &str)] = &[
     ("mountpoint", "util-linux"),
 ];
 
+/// Commands that machines on disks of their own need besides.
+const DISK_MACHINES: &[(&str, &str)] = &[
+    ("dnsmasq", "dnsmasq-base"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("fsfreeze", "util-linux"),
+    ("setsid", "util-linux"),
+];
+
 /// Commands that only some things need; their absence is told when they are used.
 const OPTIONAL: &[(&str, &str)] = &[("qemu-img", "qemu-utils"), ("zstd", "zstd")];
 
@@ -71,7 +80,8 @@ fn firmware_package(architecture: Architecture) -> &'static str {
 pub(crate) fn missing(tool: &str) -> MachineError {
     let emulators = [emulator(Architecture::Amd64), emulator(Architecture::Arm64)];
     let package =
-        COMMON.iter().chain(CLOUD).chain(OPTIONAL).chain(&emulators).find(|(name, _)| *name == tool);
+        COMMON.iter().chain(CLOUD).chain(DISK_MACHINES).chain(OPTIONAL).chain(&emulators);
+    let package = { package }.find(|(name, _)| *name == tool);
     MachineError::Host {
         message: format!("`{tool}` is not installed"),
         help: package.map(|(_, package)| format!("apt-get install {package}")),
@@ -101,8 +111,18 @@ pub(crate) fn check(architecture: Architecture, substrate: Substrate) -> Result<
 
 /// Everything that is missing for a local cloud of containers.
 pub(crate) fn check_cloud() -> Result<(), Vec<MachineError>> {
+    check_tools(COMMON.iter().chain(CLOUD))
+}
+
+/// Everything that is missing for machines on disks of their own, and load balancers in front of them.
+pub(crate) fn check_disk_machines() -> Result<(), Vec<MachineError>> {
+    check_tools(COMMON.iter().chain(CLOUD).chain(DISK_MACHINES))
+}
+
+fn check_tools<'a>(
+    tools: impl Iterator<Item = &'a (&'static str, &'static str)>,
+) -> Result<(), Vec<MachineError>> {
     let mut errors = not_root();
-    let tools = COMMON.iter().chain(CLOUD);
     errors.extend(tools.filter(|(tool, _)| find_tool(tool).is_none()).map(|(tool, _)| missing(tool)));
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }

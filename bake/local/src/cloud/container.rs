@@ -9,7 +9,7 @@ use super::limits::Group;
 use super::network::alias;
 use super::place::{Link, Place};
 use super::{CloudError, Kind, volume};
-use crate::nspawn::{Network, escaped};
+use crate::nspawn::{KEPT, Network, escaped};
 use crate::seed;
 
 /// Where the root file system's image lock is, by the name that nspawn gives it.
@@ -108,21 +108,8 @@ fn unmounts(spec: &InstanceSpec) -> String {
 fn nspawn(place: &Place, spec: &InstanceSpec) -> String {
     let folder = place.of(Kind::Instance, spec.id.as_str());
     let bind = |from: &Utf8Path, to: &str| format!("--bind={}:{}", escaped(from.as_str()), escaped(to));
-    let fixed = [
-        "systemd-nspawn",
-        "--quiet",
-        "--boot",
-        "--console=read-only",
-        "--register=no",
-        "--keep-unit",
-        "--settings=no",
-        "--resolv-conf=off",
-        "--timezone=off",
-        "--link-journal=no",
-        "--setenv=SYSTEMD_COLORS=0",
-        "--capability=CAP_NET_ADMIN",
-    ];
     let own = [
+        "--capability=CAP_NET_ADMIN".to_owned(),
         format!("--directory={}", folder.join("root")),
         format!("--machine={}", machine_name(place, spec.id.as_str())),
         format!("--hostname={}", spec.name),
@@ -131,5 +118,5 @@ fn nspawn(place: &Place, spec: &InstanceSpec) -> String {
     let volumes = spec.volumes.iter();
     let volumes =
         volumes.map(|volume| bind(&folder.join("volumes").join(volume.id.as_str()), volume.path.as_str()));
-    words(fixed.into_iter().map(str::to_owned).chain(own).chain(volumes))
+    words(KEPT.into_iter().map(str::to_owned).chain(own).chain(volumes))
 }

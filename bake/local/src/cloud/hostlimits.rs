@@ -17,7 +17,7 @@ const NEEDED: [(&str, u64); 4] = [
 ];
 
 /// Raises them; what is higher stays.
-pub(super) fn raise() -> Result<(), CloudError> {
+pub(crate) fn raise() -> Result<(), CloudError> {
     for (name, needed) in NEEDED {
         let path = Utf8Path::new("/proc/sys").join(name);
         // A kernel without the setting has no such limit.

@@ -246,11 +246,11 @@ pub(super) fn children(process: u32) -> Vec<u32> {
 }
 
 /// A word of a shell's.
-pub(super) fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Words of a shell's.
-pub(super) fn words<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> String {
+pub(crate) fn words<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> String {
     words.into_iter().map(|word| quoted(word.as_ref())).collect::<Vec<_>>().join(" ")
 }

@@ -188,7 +188,7 @@ fn refuse_overlap(place: &Place, spec: &NetworkSpec) -> Result<(), CloudError> {
 }
 
 /// What the host reaches directly, and by which interface.
-fn routes() -> Result<Vec<(String, Cidr)>, CloudError> {
+pub(crate) fn routes() -> Result<Vec<(String, Cidr)>, CloudError> {
     let routes = json(&ip(["-json", "-4", "route", "show", "table", "main"]).run()?)?;
     let routes = routes.as_array().cloned().unwrap_or_default();
     Ok(routes
@@ -198,17 +198,17 @@ fn routes() -> Result<Vec<(String, Cidr)>, CloudError> {
 }
 
 /// A command of iproute2's.
-pub(super) fn ip<'a>(arguments: impl IntoIterator<Item = &'a str>) -> HostCommand {
+pub(crate) fn ip<'a>(arguments: impl IntoIterator<Item = &'a str>) -> HostCommand {
     HostCommand::new("ip").args(arguments)
 }
 
-pub(super) fn has_link(name: &str) -> Result<bool, CloudError> {
+pub(crate) fn has_link(name: &str) -> Result<bool, CloudError> {
     let (status, _) = ip(["link", "show", "dev", name]).try_run()?;
     Ok(status.success())
 }
 
 /// Removes an interface; it may be gone.
-pub(super) fn remove_link(name: &str) -> Result<(), CloudError> {
+pub(crate) fn remove_link(name: &str) -> Result<(), CloudError> {
     // It may go by itself meanwhile, with the namespace of its other end.
     let removed = ip(["link", "delete", "dev", name]).run();
     match removed {
@@ -246,7 +246,7 @@ fn is_up(bridge: &str, cidr: Cidr) -> Result<bool, CloudError> {
         }))
 }
 
-fn json(bytes: &[u8]) -> Result<Value, CloudError> {
+pub(crate) fn json(bytes: &[u8]) -> Result<Value, CloudError> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::Null);
     }
