@@ -107,6 +107,22 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Has the root partition take what the disk behind it has become larger by, if nothing comes after it. The
+    /// file system in it stays as it is.
+    pub(crate) fn grow(disk: &Utf8Path) -> Result<(), MachineError> {
+        let Self { root, .. } = Self::read(disk)?;
+        let file = OpenOptions::new().read(true).write(true).open(disk);
+        let mut file = file.map_err(io_error("cannot open", disk))?;
+        let size = file.metadata().map_err(io_error("cannot read", disk))?.len();
+        // The table's copy is at the end.
+        let end = (size / MIB).saturating_sub(1) * MIB;
+        if end <= root.offset + root.size {
+            return Ok(());
+        }
+        grow_partition(&mut file, &root, end)
+            .map_err(|problem| unusable(disk, format!("its root partition cannot be grown ({problem})")))
+    }
+
     fn write_table(
         &self,
         file: &mut File,
@@ -145,6 +161,19 @@ impl Layout {
             .run()
             .map(drop)
     }
+}
+
+fn grow_partition(file: &mut File, root: &Place, end: u64) -> Result<(), String> {
+    let table = GptConfig::new().writable(true).logical_block_size(LogicalBlockSize::Lb512);
+    let mut table = table.open_from_device(&mut *file).map_err(|error| error.to_string())?;
+    let mut partitions = table.partitions().clone();
+    let last = partitions.values().map(|partition| partition.last_lba).max();
+    let grown = partitions.values_mut().find(|partition| partition.part_guid == root.id);
+    let Some(grown) = grown.filter(|partition| Some(partition.last_lba) == last) else { return Ok(()) };
+    grown.last_lba = end / SECTOR - 1;
+    table.update_partitions(partitions).map_err(|error| error.to_string())?;
+    table.write().map_err(|error| error.to_string())?;
+    Ok(())
 }
 
 impl Place {
@@ -208,6 +237,20 @@ mod tests {
         let layout = Layout::create(&disk, 2048 * MIB, Architecture::Amd64, base).unwrap();
         assert_eq!(Layout::read(&disk).unwrap(), layout);
         assert_eq!(root_partition(&disk).unwrap(), (257 * MIB, (2048 - 258) * MIB));
+    }
+
+    #[test]
+    fn a_disk_that_became_larger_has_a_larger_root() {
+        let (_folder, disk) = place();
+        let layout = Layout::create(&disk, 1024 * MIB, Architecture::Amd64, Digest::of(b"base")).unwrap();
+        Layout::grow(&disk).unwrap();
+        assert_eq!(Layout::read(&disk).unwrap(), layout);
+        OpenOptions::new().write(true).open(&disk).unwrap().set_len(3072 * MIB).unwrap();
+        Layout::grow(&disk).unwrap();
+        let grown = Layout { root: Place { size: (3072 - 258) * MIB, ..layout.root }, ..layout };
+        assert_eq!(Layout::read(&disk).unwrap(), grown);
+        Layout::grow(&disk).unwrap();
+        assert_eq!(Layout::read(&disk).unwrap(), grown);
     }
 
     #[test]

@@ -79,8 +79,7 @@ fn firmware_package(architecture: Architecture) -> &'static str {
 /// The error for a command that is not there.
 pub(crate) fn missing(tool: &str) -> MachineError {
     let emulators = [emulator(Architecture::Amd64), emulator(Architecture::Arm64)];
-    let package =
-        COMMON.iter().chain(CLOUD).chain(DISK_MACHINES).chain(OPTIONAL).chain(&emulators);
+    let package = COMMON.iter().chain(CLOUD).chain(DISK_MACHINES).chain(OPTIONAL).chain(&emulators);
     let package = { package }.find(|(name, _)| *name == tool);
     MachineError::Host {
         message: format!("`{tool}` is not installed"),

@@ -222,7 +222,7 @@ pub(super) fn at_work_in(folder: &Utf8Path) -> Vec<(u32, Utf8PathBuf, String)> {
 }
 
 /// Ends a process; it may have ended.
-pub(super) fn signal(number: u32, which: Signal) {
+pub(crate) fn signal(number: u32, which: Signal) {
     if let Some(process) = i32::try_from(number).ok().and_then(Pid::from_raw) {
         kill_process(process, which).ok();
     }
@@ -240,7 +240,7 @@ pub(super) fn tree_of(process: u32) -> Vec<u32> {
     found
 }
 
-pub(super) fn children(process: u32) -> Vec<u32> {
+pub(crate) fn children(process: u32) -> Vec<u32> {
     let list = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
     list.split_whitespace().filter_map(|number| number.parse().ok()).collect()
 }

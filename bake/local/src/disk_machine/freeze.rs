@@ -11,7 +11,8 @@ use olbake_engine::machine::MachineError;
 
 use crate::host::{HostCommand, io_error};
 
-const SCRIPT: &str = "fsfreeze --freeze \"$0\"; echo frozen; read -r _ || :; fsfreeze --unfreeze \"$0\"; echo thawed";
+const SCRIPT: &str =
+    "fsfreeze --freeze \"$0\"; echo frozen; read -r _ || :; fsfreeze --unfreeze \"$0\"; echo thawed";
 
 /// Does something while a file system, mounted on a directory as a process sees it, is frozen.
 pub(super) fn frozen<T>(

@@ -93,8 +93,7 @@ impl DiskMachine {
         let cgroup = Cgroup::create(&name)?;
         let console = Console::new(spec.folder.join(script::CONSOLE));
         let command = cgroup.enter().args(["sh", script::SCRIPT]).folder(&spec.folder);
-        let process =
-            command.spawn(Stdio::null(), console.append()?.into(), console.append()?.into())?;
+        let process = command.spawn(Stdio::null(), console.append()?.into(), console.append()?.into())?;
         let mut machine = Self {
             folder: spec.folder.clone(),
             disk: spec.disk.clone(),

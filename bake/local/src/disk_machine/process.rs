@@ -6,7 +6,10 @@ use std::process::Stdio;
 use camino::Utf8Path;
 use olbake_engine::machine::MachineError;
 
-use crate::host::{HostCommand, Owned, io_error};
+use rustix::process::Signal;
+
+use crate::cloud::keeper::{children, signal};
+use crate::host::{HostCommand, Owned, host_error, io_error};
 
 /// A command that goes on. Dropping it ends it and all that it started.
 #[derive(Debug)]
@@ -36,5 +39,12 @@ impl HostProcess {
     /// Whether it runs.
     pub fn runs(&mut self) -> bool {
         matches!(self.0.0.try_wait(), Ok(None))
+    }
+
+    /// Sends it the signal HUP.
+    pub fn hang_up(&self) -> Result<(), MachineError> {
+        let first = children(self.0.0.id()).first().copied();
+        first.into_iter().for_each(|process| signal(process, Signal::HUP));
+        first.map(drop).ok_or_else(|| host_error("a process that was to be told something does not run"))
     }
 }

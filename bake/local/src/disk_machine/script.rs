@@ -7,7 +7,7 @@ use olbake_engine::machine::MachineError;
 
 use super::{DiskMachineSpec, Subnet, make_folder};
 use crate::cloud::keeper::{quoted, words};
-use crate::disk::root_partition;
+use crate::disk::{Layout, root_partition};
 use crate::host::io_error;
 use crate::nspawn::{KEPT, Network, escaped};
 use crate::seed;
@@ -39,12 +39,9 @@ pub(super) fn write(
 /// nspawn ends with 133 when the machine is to boot again. Its own network namespace is inside ours, which has the
 /// other end of the machine's link only until nspawn takes it: what makes nspawn show a file in `/sys` is that it
 /// makes the network itself. It takes a link that no udev has named only where `/sys` cannot be written to.
-fn script(
-    spec: &DiskMachineSpec,
-    subnet: &Subnet,
-    name: &str,
-    link: &str,
-) -> Result<String, MachineError> {
+fn script(spec: &DiskMachineSpec, subnet: &Subnet, name: &str, link: &str) -> Result<String, MachineError> {
+    // On EC2 this is done from inside, where a container does not see its disk.
+    Layout::grow(&spec.disk)?;
     let (offset, size) = root_partition(&spec.disk)?;
     Ok(format!(
         r#"# Written by olbake.
@@ -56,6 +53,7 @@ begin)
     ;;
 boot)
     mount -t ext4 -o loop,offset={offset},sizelimit={size},noatime,nodev,nobarrier {disk} {ROOT}
+    resize2fs "$(findmnt --noheadings --output SOURCE --mountpoint {ROOT})" >resize.log 2>&1
     mount -o remount,bind,ro /sys
     status=133
     while test $status = 133; do
@@ -90,8 +88,7 @@ fn nspawn(spec: &DiskMachineSpec, name: &str) -> String {
         "--network-interface=eth0".to_owned(),
         bind("bind", &folder.join(UNITS), seed::RUNTIME_UNITS),
     ];
-    let hypervisor =
-        hypervisor.iter().map(|_| bind("bind-ro", &folder.join(HYPERVISOR), "/sys/hypervisor"));
+    let hypervisor = hypervisor.iter().map(|_| bind("bind-ro", &folder.join(HYPERVISOR), "/sys/hypervisor"));
     let boot = std::iter::once("--".to_owned()).chain(boot_words.iter().cloned());
     words(KEPT.into_iter().map(str::to_owned).chain(own).chain(hypervisor).chain(boot))
 }

@@ -172,13 +172,16 @@ fn translate(bridge: &str, cidr: Cidr, folder: &Utf8Path) -> Result<Owned, Machi
     let rules = format!(
         "table ip {bridge} {{ flags owner; \
          chain out {{ type nat hook postrouting priority srcnat; ip saddr {cidr} oifname != \"obk*\" masquerade; }}; \
-         chain size {{ type filter hook forward priority mangle; ip saddr {cidr} tcp flags syn tcp option maxseg size set rt mtu; }}; }}\n"
+         chain segments {{ type filter hook forward priority mangle; ip saddr {cidr} tcp flags syn tcp option maxseg size set rt mtu; }}; }}\n"
     );
     let log = folder.join("nft.log");
     let file = File::create(&log).map_err(io_error("cannot make", &log))?;
     let copy = file.try_clone().map_err(io_error("cannot open", &log))?;
-    let mut nft =
-        Owned(HostCommand::new("nft").arg("--interactive").spawn(Stdio::piped(), file.into(), copy.into())?);
+    let mut nft = Owned(HostCommand::new("nft").arg("--interactive").spawn(
+        Stdio::piped(),
+        file.into(),
+        copy.into(),
+    )?);
     let mut input = nft.0.stdin.take().expect("standard input was asked for");
     std::io::Write::write_all(&mut input, rules.as_bytes()).map_err(io_error("cannot tell", &log))?;
     // It ends, and its rules do, when its input does.

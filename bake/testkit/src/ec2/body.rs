@@ -1,10 +1,14 @@
 //! What gives instances of the test cloud a body: the trait [`Bodies`].
 
+mod host;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use async_trait::async_trait;
 use camino::Utf8PathBuf;
+
+pub use host::HostBodies;
 
 /// What an instance is to be. The proxy knows it from moto's record; it is the same at every start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +24,9 @@ pub struct Body {
     /// What cloud-init gets from the metadata service, decoded; empty: none.
     pub user_data: Vec<u8>,
     /// What the metadata service answers below `/latest/meta-data/`, by path: `instance-id`, `local-ipv4`,
-    /// `placement/region`, `tags/instance/Name`. Further paths are added from the fields above.
+    /// `placement/region`, `tags/instance/Name`. Further paths are added from the fields above. A key is at
+    /// `public-keys/0=NAME/openssh-key`, and what is below `network/interfaces/macs/ANY/` is below the hardware
+    /// address that the body has.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -44,6 +50,21 @@ pub struct BodyError {
     /// Why.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl BodyError {
+    /// One without a cause.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), source: None }
+    }
+
+    /// One with a cause.
+    pub fn because<E: std::error::Error + Send + Sync + 'static>(
+        message: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
+        let message = message.into();
+        move |source| Self { message, source: Some(Box::new(source)) }
+    }
 }
 
 /// What makes instances run. Every call can be repeated.

@@ -2,6 +2,8 @@
 //! wrong and injects faults; bodies make running instances boot. [`TestCloud`] is the way in.
 
 mod answer;
+pub mod balancer;
+pub mod base;
 pub mod body;
 mod call;
 mod calls;
@@ -10,6 +12,7 @@ mod control;
 mod ebs;
 mod error;
 mod faults;
+mod imds;
 mod machines;
 mod moto;
 mod proxy;
