@@ -149,6 +149,13 @@ async fn nothing_is_left_of_an_owner_that_was_killed() {
     owner.kill().unwrap();
     owner.wait().unwrap();
     drop(HostBodies::open(&folder).unwrap());
+    // The kernel writes the file system out before it lets go of the disk.
+    for _ in 0..100 {
+        if traces(&folder, &bridge).is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
     assert_eq!(traces(&folder, &bridge), Vec::<String>::new());
     assert_clean(&disk);
 }

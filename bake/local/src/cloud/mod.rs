@@ -45,6 +45,7 @@ pub use list::{Found, Object};
 pub use names::{RecordSpec, RecordView};
 pub use network::{NetworkSpec, NetworkView};
 use place::Place;
+pub use runtime::{Runtime, Slot};
 use serde::Serialize;
 pub use volume::{VolumeSpec, VolumeView};
 

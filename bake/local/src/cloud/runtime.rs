@@ -19,19 +19,24 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const OFF: u32 = 0x01;
 const DRAINED: u32 = 0x08;
 
-/// The way to a process.
+/// The way to a process whose configuration has a socket `admin.sock`, and servers `s0`, `s1`, … in each backend:
+/// slots, which are members or empty. It begins with `description olbake:WORD`.
 #[derive(Clone, Debug)]
-pub(super) struct Runtime {
+pub struct Runtime {
     folder: Utf8PathBuf,
 }
 
 /// What a slot is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slot {
-    pub(super) address: Ipv4Addr,
-    pub(super) port: u16,
-    pub(super) weight: u16,
-    pub(super) draining: bool,
+pub struct Slot {
+    /// The member's address.
+    pub address: Ipv4Addr,
+    /// The port that it answers on.
+    pub port: u16,
+    /// Its share, 0 to 256.
+    pub weight: u16,
+    /// Whether it is to get nothing new.
+    pub draining: bool,
 }
 
 /// What the process says of a slot.
@@ -63,12 +68,12 @@ impl Line {
 
 impl Runtime {
     /// To the process of a folder.
-    pub(super) fn of(folder: Utf8PathBuf) -> Self {
+    pub fn of(folder: Utf8PathBuf) -> Self {
         Self { folder }
     }
 
     /// The word for the configuration that the process has read.
-    pub(super) fn structure(&self) -> Result<String, String> {
+    pub fn structure(&self) -> Result<String, String> {
         let answer = self.ask("show info")?;
         let line = answer.lines().find_map(|line| line.strip_prefix("description: olbake:"));
         line.map(|word| word.trim().to_owned()).ok_or_else(|| format!("unexpected: {answer}"))
@@ -80,7 +85,7 @@ impl Runtime {
     }
 
     /// Makes every slot what it is to be; whether one was not.
-    pub(super) fn converge(&self, wanted: impl Fn(&str, u16) -> Option<Slot>) -> Result<bool, String> {
+    pub fn converge(&self, wanted: impl Fn(&str, u16) -> Option<Slot>) -> Result<bool, String> {
         let commands: Vec<String> = servers(&self.ask("show servers state")?)
             .iter()
             .filter_map(|server| Some((server, server.name.strip_prefix('s')?.parse().ok()?)))

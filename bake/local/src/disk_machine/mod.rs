@@ -87,6 +87,9 @@ impl DiskMachine {
     /// Starts one, and returns once its first process runs.
     pub fn start(spec: &DiskMachineSpec, subnet: &Subnet) -> Result<Self, MachineError> {
         hostlimits::raise().map_err(|error| crate::host::host_error(error.to_string()))?;
+        // A process that was killed a moment ago may still be being written out.
+        let disk = spec.disk.canonicalize_utf8().map_err(io_error("cannot find", &spec.disk))?;
+        wait_for_loop(&disk)?;
         let name = nspawn::new_name();
         let link = subnet.connect(spec.address, &spec.name)?;
         script::write(spec, subnet, &name, &link)?;
@@ -94,14 +97,8 @@ impl DiskMachine {
         let console = Console::new(spec.folder.join(script::CONSOLE));
         let command = cgroup.enter().args(["sh", script::SCRIPT]).folder(&spec.folder);
         let process = command.spawn(Stdio::null(), console.append()?.into(), console.append()?.into())?;
-        let mut machine = Self {
-            folder: spec.folder.clone(),
-            disk: spec.disk.clone(),
-            name,
-            link,
-            process: Owned(process),
-            _cgroup: cgroup,
-        };
+        let mut machine =
+            Self { folder: spec.folder.clone(), disk, name, link, process: Owned(process), _cgroup: cgroup };
         machine.wait_for_leader(START)?;
         Ok(machine)
     }

@@ -1,8 +1,8 @@
 //! Load balancers that work: health checks against instances' addresses, and HAProxy for the requests.
 //!
-//! The proxy says what there is to be, as often as it likes ([`HostBalancers::apply`]); everything else follows. A
-//! check's result or a change of what is to be makes a new configuration for each balancer that it concerns, which a
-//! new HAProxy takes over with the listeners of the one before, so that no request is lost. A balancer listens on an
+//! The proxy says what there is to be, as often as it likes ([`HostBalancers::apply`]); everything else follows. When
+//! a check's result or what is to be changes, each balancer's HAProxy is told which targets it has now; only where
+//! listeners or rules change, a new one takes over. A balancer listens on an
 //! address of its own in 127.0.0.0/8: names of load balancers are answered by nobody here. HTTPS listeners are not
 //! served. Main types: [`LoadBalancers`], [`HostBalancers`].
 
@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::body::BodyError;
+use haproxy::Plan;
 pub use health::Health;
 use health::Record;
 use serve::Serving;
@@ -289,12 +290,12 @@ impl LoadBalancers {
 async fn conduct(state: Arc<State>) {
     let mut serving: BTreeMap<String, Serving> = BTreeMap::new();
     loop {
-        let configurations = configurations(&state);
-        serving.retain(|balancer, _| configurations.contains_key(balancer));
-        for (balancer, text) in configurations {
+        let plans = plans(&state);
+        serving.retain(|balancer, _| plans.contains_key(balancer));
+        for (balancer, plan) in plans {
             let folder = state.folder.join(Digest::of(balancer.as_bytes()).short());
             let one = serving.entry(balancer.clone()).or_insert_with(|| Serving::new(folder));
-            let served = one.serve(text).await;
+            let served = one.serve(plan).await;
             let mut wanted = state.wanted();
             match served {
                 Ok(()) => wanted.problems.remove(&balancer),
@@ -305,13 +306,12 @@ async fn conduct(state: Arc<State>) {
     }
 }
 
-fn configurations(state: &State) -> BTreeMap<String, String> {
+fn plans(state: &State) -> BTreeMap<String, Plan> {
     let wanted = state.wanted();
     let balancers = wanted.balancers.balancers.iter();
     balancers
         .map(|(name, balancer)| {
-            let text = haproxy::configuration(balancer, address(&state.folder, name), &wanted);
-            (name.clone(), text)
+            (name.clone(), haproxy::plan(balancer, address(&state.folder, name), &wanted))
         })
         .collect()
 }

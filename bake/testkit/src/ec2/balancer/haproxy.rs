@@ -1,7 +1,6 @@
 //! HAProxy's configuration for a load balancer.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -33,28 +32,46 @@ const HTTP: &str = "    option http-server-close
     retry-on conn-failure empty-response response-timeout 502 503
 ";
 
-/// What a balancer's HAProxy reads.
-pub(super) fn configuration(balancer: &LoadBalancer, address: Ipv4Addr, wanted: &Wanted) -> String {
+/// What is alive is HAProxy's own business too: who died since the last check is not asked meanwhile.
+const CHECKS: &str = "    default-server check inter 500ms fastinter 200ms downinter 300ms rise 1 fall 2\n";
+
+/// What a balancer is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// The configuration, with a line [`servers_of`] in each backend that has targets: they change without it.
+    pub(super) template: String,
+    /// The targets of these backends, with their weights.
+    pub(super) backends: BTreeMap<String, BTreeMap<Target, u16>>,
+}
+
+/// The line in whose place the servers of a backend are.
+pub(super) fn servers_of(backend: &str) -> String {
+    format!("    # servers of {backend}\n")
+}
+
+/// What a balancer is to do, by what is known now.
+pub(super) fn plan(balancer: &LoadBalancer, address: Ipv4Addr, wanted: &Wanted) -> Plan {
     let delay = wanted.balancers.groups.values().map(|group| group.deregistration_delay).max();
     let mut text = format!(
         "# Written by olbake.\nglobal\n    stats socket unix@admin.sock mode 600 level admin expose-fd listeners\n    \
          hard-stop-after {}ms\n    log stdout format raw local0 notice\n{DEFAULTS}",
         delay.unwrap_or_default().max(Duration::from_millis(1)).as_millis()
     );
+    let mut plan = Plan { template: std::mem::take(&mut text), backends: BTreeMap::new() };
     for listener in &balancer.listeners {
-        add_listener(&mut text, listener, address, wanted);
+        add_listener(&mut plan, listener, address, wanted);
     }
-    text
+    plan
 }
 
-fn add_listener(text: &mut String, listener: &Listener, address: Ipv4Addr, wanted: &Wanted) {
+fn add_listener(plan: &mut Plan, listener: &Listener, address: Ipv4Addr, wanted: &Wanted) {
     let Listener { port, protocol, rules, default } = listener;
     let mode = match protocol {
         Protocol::Http => "http",
         Protocol::Tcp => "tcp",
     };
     let mut frontend = format!("\nfrontend port-{port}\n    mode {mode}\n    bind {address}:{port}\n");
-    let mut backends = String::new();
+    let mut actions = Vec::new();
     let rules = if *protocol == Protocol::Http { &rules[..] } else { &[] };
     for (number, Rule { hosts, paths, action }) in rules.iter().enumerate() {
         let name = format!("port-{port}-rule-{number}");
@@ -76,46 +93,47 @@ fn add_listener(text: &mut String, listener: &Listener, address: Ipv4Addr, wante
         let condition = if conditions.is_empty() { "TRUE".to_owned() } else { conditions.join(" ") };
         let line = format!("    use_backend {name} if {condition}\n");
         frontend += &line;
-        add_backend(&mut backends, &name, mode, action, wanted);
+        actions.push((name, action));
     }
     let name = format!("port-{port}-default");
     let line = format!("    default_backend {name}\n");
     frontend += &line;
-    add_backend(&mut backends, &name, mode, default, wanted);
-    *text += &frontend;
-    *text += &backends;
+    actions.push((name, default));
+    plan.template += &frontend;
+    for (name, action) in actions {
+        plan.template += &format!("\nbackend {name}\n    mode {mode}\n");
+        add_action(plan, name, mode, action, wanted);
+    }
 }
 
-fn add_backend(text: &mut String, name: &str, mode: &str, action: &Action, wanted: &Wanted) {
-    let mut add = |line: std::fmt::Arguments<'_>| {
-        text.write_fmt(line).expect("writing to a string does not fail");
-    };
-    add(format_args!("\nbackend {name}\n    mode {mode}\n"));
-    match action {
+fn add_action(plan: &mut Plan, name: String, mode: &str, action: &Action, wanted: &Wanted) {
+    let line = match action {
         Action::Forward(groups) => {
-            add(format_args!("    balance roundrobin\n"));
+            plan.template += "    balance roundrobin\n";
             if mode == "http" {
-                add(format_args!("{HTTP}"));
+                plan.template += HTTP;
             }
-            for (number, (target, weight)) in servers(groups, wanted).into_iter().enumerate() {
-                let Target { id: _, address, port } = target;
-                add(format_args!("    server s{number} {address}:{port} weight {weight}\n"));
-            }
+            plan.template += CHECKS;
+            let line = servers_of(&name);
+            let targets = servers(groups, wanted).into_iter();
+            plan.backends.insert(name, targets.map(|(target, weight)| (target.clone(), weight)).collect());
+            line
         }
-        Action::Fixed { status, content_type, body } => add(format_args!(
+        Action::Fixed { status, content_type, body } => format!(
             "    http-request return status {status} content-type {} string {}\n",
             quoted(content_type),
             quoted(body)
-        )),
+        ),
         Action::Redirect { status, location } => {
-            add(format_args!("    http-request redirect location {} code {status}\n", quoted(location)))
+            format!("    http-request redirect location {} code {status}\n", quoted(location))
         }
-    }
+    };
+    plan.template += &line;
 }
 
 /// The targets of groups, each with its part of its group's share. A group without a target has its share taken by
 /// the others.
-fn servers<'a>(groups: &'a BTreeMap<String, u16>, wanted: &'a Wanted) -> Vec<(&'a Target, u64)> {
+fn servers<'a>(groups: &'a BTreeMap<String, u16>, wanted: &'a Wanted) -> Vec<(&'a Target, u16)> {
     let shares: Vec<(Vec<&Target>, u64)> = groups
         .iter()
         .filter(|(_, share)| **share > 0)
@@ -127,7 +145,8 @@ fn servers<'a>(groups: &'a BTreeMap<String, u16>, wanted: &'a Wanted) -> Vec<(&'
     shares
         .into_iter()
         .flat_map(|(targets, share)| {
-            let weight = (part(&targets, share) * HEAVIEST / largest).max(1);
+            let weight = (part(&targets, share) * HEAVIEST / largest).clamp(1, HEAVIEST);
+            let weight = u16::try_from(weight).expect("a weight is small");
             targets.into_iter().map(move |target| (target, weight))
         })
         .collect()
@@ -160,7 +179,7 @@ fn quoted(word: &str) -> String {
 mod tests {
     use super::*;
     use crate::ec2::balancer::health::{Reason, Record};
-    use crate::ec2::balancer::{Check, LoadBalancers, TargetGroup};
+    use crate::ec2::balancer::{Check, TargetGroup};
 
     fn target(number: u8) -> Target {
         Target { id: format!("i-{number}"), address: Ipv4Addr::new(10, 0, 0, number), port: 80 }
@@ -198,7 +217,7 @@ mod tests {
         wanted
     }
 
-    fn weights(groups: &[(&str, u16)], wanted: &Wanted) -> Vec<(u8, u64)> {
+    fn weights(groups: &[(&str, u16)], wanted: &Wanted) -> Vec<(u8, u16)> {
         let groups = groups.iter().map(|(name, share)| ((*name).to_owned(), *share)).collect();
         let servers = servers(&groups, wanted);
         servers.iter().map(|(target, weight)| (target.address.octets()[3], *weight)).collect()
@@ -241,11 +260,11 @@ mod tests {
         };
         let balancer = LoadBalancer { listeners: vec![listener] };
         let wanted = wanted(&[("a", &[(1, true)])]);
-        let text = configuration(&balancer, Ipv4Addr::new(127, 16, 0, 1), &wanted);
-        assert_eq!(LoadBalancers::default().groups_in_use().len(), 0);
-        let (_, text) = text.split_once("\nfrontend").unwrap();
+        let plan = plan(&balancer, Ipv4Addr::new(127, 16, 0, 1), &wanted);
+        assert_eq!(plan.backends, [("port-80-default".to_owned(), [(target(1), 256)].into())].into());
+        let (_, text) = plan.template.split_once("\nfrontend").unwrap();
         assert_eq!(
-            text.replace(HTTP, "    HTTP\n"),
+            text.replace(HTTP, "    HTTP\n").replace(CHECKS, ""),
             r" port-80
     mode http
     bind 127.16.0.1:80
@@ -263,7 +282,7 @@ backend port-80-default
     mode http
     balance roundrobin
     HTTP
-    server s0 10.0.0.1:80 weight 256
+    # servers of port-80-default
 "
         );
     }
