@@ -4,6 +4,7 @@
 //! the end, both with the types of the Discoverable Partitions Specification. Every identity on it follows from
 //! the key of its base, so that the same base has the same identities. Main type: [`Layout`].
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 
 use camino::Utf8Path;
@@ -107,8 +108,8 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Has the root partition take what the disk behind it has become larger by, if nothing comes after it. The
-    /// file system in it stays as it is.
+    /// Has the root partition and its file system, which is not mounted, take what the disk behind them has become
+    /// larger by, if nothing comes after them.
     pub(crate) fn grow(disk: &Utf8Path) -> Result<(), MachineError> {
         let Self { root, .. } = Self::read(disk)?;
         let file = OpenOptions::new().read(true).write(true).open(disk);
@@ -116,11 +117,18 @@ impl Layout {
         let size = file.metadata().map_err(io_error("cannot read", disk))?.len();
         // The table's copy is at the end.
         let end = (size / MIB).saturating_sub(1) * MIB;
-        if end <= root.offset + root.size {
-            return Ok(());
+        let failed = |problem| unusable(disk, format!("its root partition cannot be grown ({problem})"));
+        let partitions = grown(&file, &root, end).map_err(failed)?;
+        let Some(partitions) = partitions.filter(|_| end > root.offset + root.size) else { return Ok(()) };
+        // First: as long as the partition is small, it is known that this is still to be done.
+        let device = format!("{disk}?offset={}", root.offset);
+        let (status, _) = HostCommand::new("e2fsck").args(["-f", "-p", &device]).try_run()?;
+        if status.code().is_none_or(|code| code > 1) {
+            return Err(failed("its file system has errors".to_owned()));
         }
-        grow_partition(&mut file, &root, end)
-            .map_err(|problem| unusable(disk, format!("its root partition cannot be grown ({problem})")))
+        let size = format!("{}k", (end - root.offset) / 1024);
+        HostCommand::new("resize2fs").args([device.as_str(), &size]).run()?;
+        replace_partitions(&mut file, partitions).map_err(failed)
     }
 
     fn write_table(
@@ -163,14 +171,20 @@ impl Layout {
     }
 }
 
-fn grow_partition(file: &mut File, root: &Place, end: u64) -> Result<(), String> {
-    let table = GptConfig::new().writable(true).logical_block_size(LogicalBlockSize::Lb512);
-    let mut table = table.open_from_device(&mut *file).map_err(|error| error.to_string())?;
+/// The partitions with one of them grown; `None`: another one comes after it.
+fn grown(file: &File, root: &Place, end: u64) -> Result<Option<BTreeMap<u32, Partition>>, String> {
+    let table = GptConfig::new().open_from_device(file).map_err(|error| error.to_string())?;
     let mut partitions = table.partitions().clone();
     let last = partitions.values().map(|partition| partition.last_lba).max();
     let grown = partitions.values_mut().find(|partition| partition.part_guid == root.id);
-    let Some(grown) = grown.filter(|partition| Some(partition.last_lba) == last) else { return Ok(()) };
+    let Some(grown) = grown.filter(|partition| Some(partition.last_lba) == last) else { return Ok(None) };
     grown.last_lba = end / SECTOR - 1;
+    Ok(Some(partitions))
+}
+
+fn replace_partitions(file: &mut File, partitions: BTreeMap<u32, Partition>) -> Result<(), String> {
+    let table = GptConfig::new().writable(true).logical_block_size(LogicalBlockSize::Lb512);
+    let mut table = table.open_from_device(file).map_err(|error| error.to_string())?;
     table.update_partitions(partitions).map_err(|error| error.to_string())?;
     table.write().map_err(|error| error.to_string())?;
     Ok(())
@@ -249,6 +263,12 @@ mod tests {
         Layout::grow(&disk).unwrap();
         let grown = Layout { root: Place { size: (3072 - 258) * MIB, ..layout.root }, ..layout };
         assert_eq!(Layout::read(&disk).unwrap(), grown);
+        let device = format!("{disk}?offset={}", 257 * MIB);
+        let told = HostCommand::new("dumpe2fs").args(["-h", &device]).run().unwrap();
+        let told = String::from_utf8_lossy(&told).into_owned();
+        let blocks = told.lines().find_map(|line| line.strip_prefix("Block count:")).unwrap().trim();
+        assert_eq!(blocks, ((3072 - 258) * MIB / 4096).to_string());
+        HostCommand::new("e2fsck").args(["-f", "-n", &device]).run().unwrap();
         Layout::grow(&disk).unwrap();
         assert_eq!(Layout::read(&disk).unwrap(), grown);
     }

@@ -39,6 +39,8 @@ const DISK_MACHINES: &[(&str, &str)] = &[
     ("dnsmasq", "dnsmasq-base"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
+    ("e2fsck", "e2fsprogs"),
+    ("resize2fs", "e2fsprogs"),
     ("fsfreeze", "util-linux"),
     ("setsid", "util-linux"),
 ];

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// A program and the package that has it.
-const TOOLS: [(&str, &str); 17] = [
+const TOOLS: [(&str, &str); 19] = [
     ("systemd-nspawn", "systemd-container"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("qemu-img", "qemu-utils"),
@@ -18,6 +18,8 @@ const TOOLS: [(&str, &str); 17] = [
     ("ip", "iproute2"),
     ("haproxy", "haproxy"),
     ("dnsmasq", "dnsmasq-base"),
+    ("nft", "nftables"),
+    ("ssh", "openssh-client"),
     ("cc", "gcc"),
     ("zstd", "zstd"),
     ("python3", "python3"),

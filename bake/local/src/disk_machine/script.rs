@@ -53,7 +53,6 @@ begin)
     ;;
 boot)
     mount -t ext4 -o loop,offset={offset},sizelimit={size},noatime,nodev,nobarrier {disk} {ROOT}
-    resize2fs "$(findmnt --noheadings --output SOURCE --mountpoint {ROOT})" >resize.log 2>&1
     mount -o remount,bind,ro /sys
     status=133
     while test $status = 133; do

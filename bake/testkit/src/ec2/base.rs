@@ -95,6 +95,7 @@ pub async fn base(
     let problem = |what: &str| format!("{what} the public image's disk `{disk}`");
     let _held = lock(folder).await.map_err(BodyError::because(problem("cannot lock")))?;
     if !disk.exists() {
+        forget_older(folder).map_err(BodyError::because(problem("cannot make room for")))?;
         let new = folder.join("debian-12.new");
         let work = tempfile::tempdir_in(folder).map_err(BodyError::because(problem("cannot make")))?;
         let work = Utf8Path::from_path(work.path()).ok_or_else(|| BodyError::new(problem("cannot name")))?;
@@ -117,6 +118,17 @@ async fn lock(folder: &Utf8Path) -> io::Result<File> {
         Ok(file)
     });
     waited.await.map_err(io::Error::other)?
+}
+
+/// Removes disks that are made otherwise now.
+fn forget_older(folder: &Utf8Path) -> io::Result<()> {
+    for entry in folder.read_dir_utf8()? {
+        let entry = entry?;
+        if entry.file_name().starts_with("debian-12-") && entry.file_name().ends_with(".raw") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes what the packages left an image of many machines.
