@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use camino::Utf8PathBuf;
 use olbake_core::OperationId;
 use olbake_core::operation::Content;
-use olbake_core::protocol::{FromAgent, Mode};
+use olbake_core::protocol::{FromAgent, Mode, Reboots};
 
 use crate::blobs::Blobs;
 use crate::error::{At, OpError, Result};
@@ -38,6 +38,10 @@ pub(crate) struct Run {
     pub(crate) booted: bool,
     /// What changed so far, in this run or before it was interrupted.
     pub(crate) changed: Mutex<HashSet<OperationId>>,
+    /// What becomes of operations that ask for a reboot.
+    pub(crate) reboots: Reboots,
+    /// An operation asked for a reboot.
+    pub(crate) reboot: AtomicBool,
     /// Unit files changed since systemd last read them.
     pub(crate) units_stale: Mutex<bool>,
 }

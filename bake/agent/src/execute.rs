@@ -4,6 +4,7 @@
 //! Main function: [`execute`].
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -50,6 +51,7 @@ pub(crate) fn execute(
         while let Some(index) = next(run, &shared, &moved) {
             let operation = &operations[index];
             let before = lock(&ended).remove(&operation.id);
+            let before = before.filter(|report| !ops::reboot::is_outstanding(&operation.action, report));
             let resumed = before.is_some();
             let report =
                 before.map_or_else(|| perform(run, operation), |report| resume(run, operation, report));
@@ -84,7 +86,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn next(run: &Run, shared: &Mutex<Shared>, moved: &Condvar) -> Option<usize> {
     let mut guard = lock(shared);
     loop {
-        if run.cancelled.load(std::sync::atomic::Ordering::SeqCst) {
+        let set = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
+        if set(&run.cancelled) || set(&run.reboot) {
             guard.schedule.stop();
         }
         match guard.schedule.next() {
@@ -106,7 +109,7 @@ fn resume(run: &Run, operation: &Operation, mut report: OperationReport) -> Oper
 
 fn may_change_units(action: &Action) -> bool {
     match action {
-        Action::Check(_) | Action::Hosts { .. } | Action::Hostname { .. } => false,
+        Action::Check(_) | Action::Hosts { .. } | Action::Hostname { .. } | Action::Reboot { .. } => false,
         action => action.claimed_path().is_none_or(is_unit_path),
     }
 }

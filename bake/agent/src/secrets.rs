@@ -66,6 +66,7 @@ impl Secrets {
             | FromAgent::Need { .. }
             | FromAgent::Started { .. }
             | FromAgent::Packages { .. }
+            | FromAgent::Rebooting
             | FromAgent::Done { .. } => {}
         }
     }

@@ -21,6 +21,7 @@ use crate::context::Run;
 use crate::dpkg::Status;
 use crate::error::{At, Result};
 use crate::execute::{Options, execute};
+use crate::hold::Hold;
 use crate::journal::Journal;
 use crate::outbox::Outbox;
 use crate::secrets::Secrets;
@@ -36,11 +37,11 @@ pub(crate) enum Ending {
     Closed,
 }
 
-/// Talks until the run has ended.
-pub(crate) fn serve(mut input: impl Read, outbox: &Arc<Outbox>) -> Ending {
+/// Talks until the run has ended. `holder` is the token of an olbake whose working directory others may want too.
+pub(crate) fn serve(mut input: impl Read, outbox: &Arc<Outbox>, holder: Option<&str>) -> Ending {
     outbox.send(FromAgent::Hello(Box::new(hello())));
-    match prepare(&mut input, outbox) {
-        Ok(Some((start, blobs, journal))) => carry_out(input, outbox, start, blobs, journal),
+    match prepare(&mut input, outbox, holder) {
+        Ok(Some(prepared)) => carry_out(input, outbox, prepared),
         Ok(None) => Ending::Closed,
         Err(message) => {
             outbox.send(FromAgent::Fault { message });
@@ -50,10 +51,22 @@ pub(crate) fn serve(mut input: impl Read, outbox: &Arc<Outbox>) -> Ending {
 }
 
 type Ended = std::collections::HashMap<olbake_core::OperationId, olbake_core::report::OperationReport>;
-type Prepared = (Start, Utf8PathBuf, (Option<Journal>, Ended));
+
+/// What a run has before it begins.
+struct Prepared {
+    start: Start,
+    blobs: Utf8PathBuf,
+    journal: Option<Journal>,
+    ended: Ended,
+    hold: Option<Hold>,
+}
 
 /// Takes the run and everything it needs. None: the stream ended or the run was cancelled before it began.
-fn prepare(input: &mut impl Read, outbox: &Outbox) -> std::result::Result<Option<Prepared>, String> {
+fn prepare(
+    input: &mut impl Read,
+    outbox: &Outbox,
+    holder: Option<&str>,
+) -> std::result::Result<Option<Prepared>, String> {
     let Some(frame) = read_frame(input)? else { return Ok(None) };
     let start = match message(&frame)? {
         ToAgent::Start(start) => *start,
@@ -67,22 +80,24 @@ fn prepare(input: &mut impl Read, outbox: &Outbox) -> std::result::Result<Option
     if !work_dir.is_absolute() || work_dir.parent().is_none() {
         return Err(format!("the working directory `{work_dir}` is not an absolute path"));
     }
-    let open = || -> Result<(Blobs, (Option<Journal>, Ended))> {
+    type Opened = (Option<Hold>, Blobs, (Option<Journal>, Ended));
+    let open = || -> Result<Opened> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(work_dir).at("make", work_dir)?;
+        let hold = holder.map(|token| Hold::take(work_dir, token)).transpose()?;
         let journal = match start.mode {
             Mode::Apply => {
                 Journal::open(work_dir, start.run).map(|(journal, ended)| (Some(journal), ended))?
             }
             Mode::Check => (None, Ended::new()),
         };
-        Ok((Blobs::open(work_dir)?, journal))
+        Ok((hold, Blobs::open(work_dir)?, journal))
     };
-    let (mut blobs, journal) = open().map_err(|error| error.failure().message)?;
+    let (hold, mut blobs, (journal, ended)) = open().map_err(|error| error.failure().message)?;
     for last in [false, true] {
         if !take_blobs(input, &mut blobs)? {
             return Ok(None);
         }
-        let missing = missing(&start, &blobs, &journal.1);
+        let missing = missing(&start, &blobs, &ended);
         if missing.is_empty() {
             break;
         }
@@ -95,8 +110,8 @@ fn prepare(input: &mut impl Read, outbox: &Outbox) -> std::result::Result<Option
         }
         outbox.send(FromAgent::Need { blobs: missing });
     }
-    let directory = blobs.directory().to_owned();
-    Ok(Some((start, directory, journal)))
+    let blobs = blobs.directory().to_owned();
+    Ok(Some(Prepared { start, blobs, journal, ended, hold }))
 }
 
 /// The blobs that are needed by operations that have not ended, and are not there.
@@ -124,14 +139,9 @@ fn take_blobs(input: &mut impl Read, blobs: &mut Blobs) -> std::result::Result<b
     }
 }
 
-fn carry_out(
-    input: impl Read,
-    outbox: &Arc<Outbox>,
-    start: Start,
-    blobs: Utf8PathBuf,
-    (journal, ended): (Option<Journal>, Ended),
-) -> Ending {
-    let cancelled = Arc::new(AtomicBool::new(false));
+fn carry_out(input: impl Read, outbox: &Arc<Outbox>, prepared: Prepared) -> Ending {
+    let Prepared { start, blobs, journal, ended, hold } = prepared;
+    let cancelled = hold.as_ref().map(Hold::begin).unwrap_or_default();
     let run = Run {
         mode: start.mode,
         key: start.run,
@@ -143,6 +153,8 @@ fn carry_out(
         world: crate::world::World::default(),
         booted: systemd_runs(),
         changed: Mutex::default(),
+        reboots: start.reboots,
+        reboot: AtomicBool::new(false),
         units_stale: Mutex::new(false),
     };
     let options = Options { workers: start.workers, shuffle: start.shuffle, keep_going: start.keep_going };
@@ -156,6 +168,7 @@ fn carry_out(
         let result = result.and_then(|()| execute(&run, &operations, journal.as_ref(), ended, &options));
         let cancelled = run.cancelled.load(Ordering::SeqCst);
         let ending = match result {
+            Ok(_) if run.reboot.load(Ordering::SeqCst) => reboot(&run),
             Ok(summary) => {
                 if packages && let Ok(status) = Status::read() {
                     outbox.send(FromAgent::Packages { packages: status.installed() });
@@ -175,6 +188,22 @@ fn carry_out(
     listen(input, &cancelled);
     drop(runner.join());
     Ending::Closed
+}
+
+/// Boots the machine again; the journal knows already. systemd does so once this has returned.
+fn reboot(run: &Run) -> Ending {
+    let going = AtomicBool::new(false);
+    let asked = crate::process::Command::new(["systemctl", "--no-block", "reboot"], &going).run();
+    match asked.and_then(crate::process::Ended::ok) {
+        Ok(_) => {
+            run.outbox.send(FromAgent::Rebooting);
+            Ending::Done
+        }
+        Err(error) => {
+            run.outbox.send(FromAgent::Fault { message: error.failure().message });
+            Ending::Fault
+        }
+    }
 }
 
 /// Puts right what a killed agent left half done.
@@ -247,13 +276,12 @@ fn read_frame(input: &mut impl Read) -> std::result::Result<Option<Frame>, Strin
 }
 
 fn hello() -> Hello {
-    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     Hello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         architecture: std::env::consts::ARCH.to_owned(),
         os_release: os_release(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
-        boot_id: boot_id.trim().to_owned(),
+        boot_id: crate::ops::reboot::boot_id(),
         systemd: systemd_runs(),
     }
 }

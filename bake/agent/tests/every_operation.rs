@@ -56,6 +56,7 @@ variants!(
     Timezone,
     Sysctl,
     Hosts,
+    Reboot,
     Run,
     Check,
     Seal,
@@ -436,6 +437,8 @@ fn host() -> Row {
         value: "1".into(),
         path: "/etc/sysctl.d/50-x.conf".into(),
     });
+    plan.add(Action::Reboot { required: true });
+    plan.add(Action::Reboot { required: false });
     plan.add(Action::Hosts { address: "10.1.2.3".into(), names: vec!["db".into(), "db.internal".into()] });
     Row {
         prepare: "rm -f /etc/localtime",

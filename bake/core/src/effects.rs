@@ -11,7 +11,7 @@
 //! | a subtree | trees, archives, removals, recursive attributes | operations on any path in it |
 //! | users | accounts, groups, memberships | files with an owner or group by name, commands run as a user |
 //! | systemd | unit states | – ; reads the unit directories |
-//! | everything | packages, commands without declared effects, seal | everything else |
+//! | everything | packages, commands without declared effects, a reboot, seal | everything else |
 //!
 //! Main function: [`dependencies`].
 
@@ -74,6 +74,7 @@ pub fn claims(action: &Action) -> Vec<Claim> {
         | Action::AptHold { .. }
         | Action::AptDebconf { .. }
         | Action::FileGenerated { .. }
+        | Action::Reboot { .. }
         | Action::Seal { .. }
         | Action::LeakScan { .. } => claims.push((Everything, Write)),
         Action::Run(run) => match &run.effects {

@@ -404,6 +404,12 @@ pub enum Action {
         /// Its names; empty: no entry for the address.
         names: Vec<String>,
     },
+    /// The machine boots again, and the run goes on afterwards. Where machines are built without a boot, or one is
+    /// booted only to be built, this is skipped: their next boot is on its way.
+    Reboot {
+        /// Only where `/run/reboot-required` says that something waits for it.
+        required: bool,
+    },
     /// A command.
     Run(Box<Run>),
     /// A check: changes nothing, succeeds or fails.

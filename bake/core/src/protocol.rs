@@ -11,7 +11,8 @@
 //! Order: the agent says [`FromAgent::Hello`] at once. olbake sends [`ToAgent::Start`], the blobs it believes to
 //! be missing, and [`ToAgent::Ready`]. Where blobs it needs did not come, the agent asks once with
 //! [`FromAgent::Need`] and olbake sends those and `Ready` again. Reports stream back while operations run;
-//! [`FromAgent::Done`] is last. [`ToAgent::Cancel`] may come at any time: running operations end, none starts.
+//! [`FromAgent::Done`] is last, or [`FromAgent::Rebooting`], after which the same run is started once more by an
+//! agent of the next boot. [`ToAgent::Cancel`] may come at any time: running operations end, none starts.
 //! Nothing else adds a round trip, however many operations there are.
 
 use std::collections::BTreeMap;
@@ -43,6 +44,17 @@ pub enum Mode {
     Check,
 }
 
+/// Whether the agent may boot its machine again when an operation asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reboots {
+    /// Such operations are skipped.
+    #[default]
+    Skipped,
+    /// It does, and olbake comes back.
+    Done,
+}
+
 /// Everything a run needs besides blobs.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Start {
@@ -67,6 +79,9 @@ pub struct Start {
     /// Say at the end which packages are installed.
     #[serde(default)]
     pub packages: bool,
+    /// What becomes of operations that ask for a reboot.
+    #[serde(default)]
+    pub reboots: Reboots,
 }
 
 /// To the agent.
@@ -150,6 +165,8 @@ pub enum FromAgent {
         /// It was cancelled.
         cancelled: bool,
     },
+    /// The machine boots again, as an operation asked: the run is not over, and goes on in the next boot.
+    Rebooting,
     /// The run could not begin or go on: a fault of the stream or the machine, not of an operation.
     Fault {
         /// What went wrong.

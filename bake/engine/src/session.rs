@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use olbake_core::Digest;
 use olbake_core::operation::Operation;
 use olbake_core::protocol::{
-    self, Frame, FrameError, FromAgent, Hello, Mode, PROTOCOL, Start, Summary, ToAgent,
+    self, Frame, FrameError, FromAgent, Hello, Mode, PROTOCOL, Reboots, Start, Summary, ToAgent,
 };
 use olbake_core::report::{OperationReport, Package};
 use olbake_core::secret::SecretId;
@@ -66,6 +66,7 @@ pub enum SessionError {
 }
 
 /// What to run.
+#[derive(Clone)]
 pub struct Run {
     /// Apply or check.
     pub mode: Mode,
@@ -85,6 +86,8 @@ pub struct Run {
     pub keep_going: bool,
     /// See [`Start::packages`].
     pub packages: bool,
+    /// What becomes of operations that ask for a reboot.
+    pub reboots: Reboots,
     /// The architecture that the plan is for, as the kernel names it; absent: any.
     pub architecture: Option<&'static str>,
 }
@@ -102,6 +105,8 @@ pub struct RunEnd {
     pub summary: Summary,
     /// It was cancelled.
     pub cancelled: bool,
+    /// The machine boots again, and the same run is to be started once more when it has.
+    pub rebooting: bool,
 }
 
 /// Runs operations through an agent. `hear` is told of each message as it comes.
@@ -116,8 +121,13 @@ pub async fn run(
     let mut inbox = Inbox::start(output);
     let hello = hello(&mut inbox, run.architecture).await?;
     let needed = contents(&run.operations);
-    send_message(&mut input, &ToAgent::Start(Box::new(start(run)))).await?;
-    send_blobs(&mut input, &needed, blobs).await?;
+    let sent = async {
+        send_message(&mut input, &ToAgent::Start(Box::new(start(run)))).await?;
+        send_blobs(&mut input, &needed, blobs).await
+    };
+    if let Err(error) = sent.await {
+        return Err(inbox.last_words(error).await);
+    }
 
     let (mut reports, mut installed) = (Vec::new(), Vec::new());
     let mut asked_to_stop = false;
@@ -136,7 +146,12 @@ pub async fn run(
             FromAgent::Finished(report) => reports.push(*report),
             FromAgent::Packages { packages } => installed = packages,
             FromAgent::Done { summary, cancelled } => {
-                return Ok(RunEnd { hello, reports, packages: installed, summary, cancelled });
+                let packages = installed;
+                return Ok(RunEnd { hello, reports, packages, summary, cancelled, rebooting: false });
+            }
+            FromAgent::Rebooting => {
+                let (packages, summary) = (installed, Summary::default());
+                return Ok(RunEnd { hello, reports, packages, summary, cancelled: false, rebooting: true });
             }
             FromAgent::Fault { message } => return Err(SessionError::Fault(message)),
             FromAgent::Hello(_) | FromAgent::Started { .. } | FromAgent::Output { .. } => {}
@@ -166,6 +181,7 @@ fn start(run: Run) -> Start {
         shuffle,
         keep_going,
         packages,
+        reboots,
         architecture: _,
     } = run;
     Start {
@@ -179,6 +195,7 @@ fn start(run: Run) -> Start {
         shuffle,
         keep_going,
         packages,
+        reboots,
     }
 }
 
@@ -245,7 +262,8 @@ impl Inbox {
         let reader = tokio::spawn(async move {
             loop {
                 let message = read_message(&mut output).await;
-                let last = message.is_err() || matches!(message, Ok(FromAgent::Done { .. }));
+                let last =
+                    message.is_err() || matches!(message, Ok(FromAgent::Done { .. } | FromAgent::Rebooting));
                 if sender.send(message).await.is_err() || last {
                     return;
                 }
@@ -257,7 +275,27 @@ impl Inbox {
     async fn next(&mut self) -> Result<FromAgent, SessionError> {
         self.messages.recv().await.unwrap_or(Err(SessionError::Ended))
     }
+
+    /// Why nothing could be sent: the agent may have said so before it ended.
+    async fn last_words(&mut self, error: SessionError) -> SessionError {
+        let fault = async {
+            loop {
+                match self.next().await {
+                    Ok(FromAgent::Fault { message }) => return Some(message),
+                    Ok(_) => {}
+                    Err(_) => return None,
+                }
+            }
+        };
+        match tokio::time::timeout(LAST_WORDS, fault).await {
+            Ok(Some(message)) if matches!(error, SessionError::Stream(_)) => SessionError::Fault(message),
+            _ => error,
+        }
+    }
 }
+
+/// How long an agent that closed its stream may take to be heard out.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(2);
 
 impl Drop for Inbox {
     fn drop(&mut self) {

@@ -15,6 +15,7 @@ pub(crate) mod file;
 pub(crate) mod host;
 pub(crate) mod leak;
 pub(crate) mod lines;
+pub(crate) mod reboot;
 pub(crate) mod run;
 pub(crate) mod seal;
 pub(crate) mod service;
@@ -152,6 +153,7 @@ pub(crate) fn decide<'a>(action: &'a Action, context: &Context<'a>) -> Result<De
         Action::Timezone { zone } => host::timezone(context, zone),
         Action::Sysctl { key, value, path } => host::sysctl(context, key, value, path),
         Action::Hosts { address, names } => host::hosts(context, address, names),
+        Action::Reboot { required } => reboot::reboot(context, *required),
         Action::Run(run) => run::run(context, run),
         Action::Check(check) => check::check(context, check),
         Action::Seal { step } => seal::seal(context, *step),

@@ -149,6 +149,7 @@ impl Session {
             shuffle: how.shuffle,
             keep_going: how.keep_going,
             packages: false,
+            reboots: olbake_core::protocol::Reboots::Skipped,
         })));
     }
 
@@ -184,6 +185,7 @@ impl Session {
                     told.cancelled = cancelled;
                     break;
                 }
+                FromAgent::Rebooting => panic!("no machine of these tests may be booted again"),
                 FromAgent::Hello(_) | FromAgent::Packages { .. } | FromAgent::Started { .. } => {}
             }
         }

@@ -14,6 +14,7 @@ pub(super) const TABLE: &[Row] = &[
     operation("os.modprobe", "name * load? options? blacklist?", modprobe),
     operation("os.limits", "domain item value * kind? file?", limits),
     operation("os.hosts", "address names?", hosts),
+    operation("os.reboot", "required?", reboot),
     operation("os.ca_certificate", "name src", ca_certificate),
 ];
 
@@ -149,6 +150,17 @@ fn hosts(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     }
     let names = call.texts("names")?;
     Ok(vec![Step::new(format!("os.hosts {address}"), Action::Hosts { address, names })])
+}
+
+/// A reboot. Without `when_changed` it is only meant where the machine itself says that it waits for one: a recipe that
+/// is applied again must not boot it again.
+fn reboot(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
+    let conditional = call.given("when_changed").is_some();
+    let required = call.flag("required", !conditional)?;
+    if !required && !conditional {
+        return Err(call.wrong("required", "expected `when_changed`, or else it would boot again every time"));
+    }
+    Ok(vec![Step::new("os.reboot".to_owned(), Action::Reboot { required })])
 }
 
 /// A certificate that the machine trusts, and the bundle made again when it changed.
