@@ -87,6 +87,8 @@ pub enum Stage {
     Seal,
     /// The disk boots fresh and is checked.
     Verify,
+    /// Operations run on a machine that was there before.
+    Apply,
     /// Blocks go to the store and the version to the registry.
     Register,
 }

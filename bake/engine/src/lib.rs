@@ -2,6 +2,7 @@
 //! happens as events. Where a machine comes from is behind the traits of [`machine`]: nothing here knows
 //! containers, QEMU or a cloud.
 
+pub mod apply;
 pub mod bake;
 pub mod cache;
 pub mod cancel;

@@ -20,7 +20,7 @@ mod image;
 mod layers;
 mod leaks;
 pub mod look;
-mod operations;
+pub(crate) mod operations;
 mod verify;
 pub mod work;
 
@@ -342,7 +342,8 @@ fn first_key(plan: &Plan) -> Digest {
 }
 
 /// The component of an operation: the first part of its identity.
-fn component_of(operation: &Operation) -> ComponentName {
+/// The component that an operation belongs to.
+pub fn component_of(operation: &Operation) -> ComponentName {
     let name = operation.id.as_str().split('.').next().unwrap_or_default();
     name.parse().expect("operations are named by their component")
 }

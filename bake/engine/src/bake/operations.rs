@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use olbake_core::operation::{Action, Operation};
-use olbake_core::protocol::{FromAgent, Mode};
+use olbake_core::protocol::{FromAgent, Mode, Reboots};
 use olbake_core::report::{OperationReport, Outcome};
 use olbake_core::secret::SecretId;
 use olbake_core::{Digest, ImageRef};
@@ -56,6 +56,8 @@ impl Operations<'_> {
             shuffle: None,
             keep_going: purpose == Purpose::Check,
             packages: purpose == Purpose::Check,
+            // Machines that are built are booted again when they are done.
+            reboots: Reboots::Skipped,
             architecture: Some(self.architecture),
         };
         let index: BTreeMap<&str, &Operation> =
@@ -70,29 +72,47 @@ impl Operations<'_> {
         if operations.iter().any(|operation| matches!(operation.action, Action::LeakScan { .. })) {
             return self.secrets.clone();
         }
-        operations
-            .iter()
-            .flat_map(|operation| operation.action.secrets())
-            .filter_map(|id| Some((id.clone(), self.secrets.get(id)?.clone())))
-            .collect()
+        secrets_of(operations, self.secrets)
     }
 
     fn tell(&self, message: &FromAgent, index: &BTreeMap<&str, &Operation>) {
-        let image = self.image.clone();
-        let event = match message {
-            FromAgent::Started { id } => Event::OperationStarted {
-                image,
-                id: id.clone(),
-                title: index.get(id.as_str()).map(|operation| operation.title.clone()).unwrap_or_default(),
-            },
-            FromAgent::Output { id, line } => {
-                Event::OperationOutput { image, id: id.clone(), line: line.clone() }
-            }
-            FromAgent::Finished(report) => finished(image, report, index.get(report.id.as_str()).copied()),
-            _ => return,
-        };
-        self.events.send(event);
+        if let Some(event) = event_of(self.image, message, index) {
+            self.events.send(event);
+        }
     }
+}
+
+/// The secrets that operations put in.
+pub(crate) fn secrets_of(
+    operations: &[Operation],
+    values: &BTreeMap<SecretId, String>,
+) -> BTreeMap<SecretId, String> {
+    operations
+        .iter()
+        .flat_map(|operation| operation.action.secrets())
+        .filter_map(|id| Some((id.clone(), values.get(id)?.clone())))
+        .collect()
+}
+
+/// What an agent says, as an event; `index` has the operations by identity.
+pub(crate) fn event_of(
+    image: &ImageRef,
+    message: &FromAgent,
+    index: &BTreeMap<&str, &Operation>,
+) -> Option<Event> {
+    let image = image.clone();
+    Some(match message {
+        FromAgent::Started { id } => Event::OperationStarted {
+            image,
+            id: id.clone(),
+            title: index.get(id.as_str()).map(|operation| operation.title.clone()).unwrap_or_default(),
+        },
+        FromAgent::Output { id, line } => {
+            Event::OperationOutput { image, id: id.clone(), line: line.clone() }
+        }
+        FromAgent::Finished(report) => finished(image, report, index.get(report.id.as_str()).copied()),
+        _ => return None,
+    })
 }
 
 fn finished(image: ImageRef, report: &OperationReport, operation: Option<&Operation>) -> Event {
@@ -111,7 +131,7 @@ fn finished(image: ImageRef, report: &OperationReport, operation: Option<&Operat
 }
 
 /// How many operations ended how.
-pub(super) fn counts(reports: &[OperationReport]) -> BTreeMap<String, usize> {
+pub(crate) fn counts(reports: &[OperationReport]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for report in reports {
         let name = match report.outcome {
