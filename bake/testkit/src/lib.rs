@@ -4,6 +4,7 @@
 pub mod cloud;
 #[cfg(feature = "ec2")]
 pub mod ec2;
+pub mod host;
 pub mod load;
 #[cfg(feature = "cloud")]
 pub mod stacks;
