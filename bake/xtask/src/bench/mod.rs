@@ -10,6 +10,7 @@ mod plan;
 mod preview;
 mod process;
 mod rollout;
+mod ssh;
 mod store;
 mod workspace;
 
@@ -51,13 +52,14 @@ struct Group {
     measure: fn(&Built) -> Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     Group { names: &plan::FIGURES, measure: plan::measure },
     Group { names: &preview::FIGURES, measure: preview::measure },
     Group { names: &store::FIGURES, measure: store::measure },
     Group { names: &bake::FIGURES, measure: bake::measure },
     Group { names: &boot::FIGURES, measure: boot::measure },
     Group { names: &rollout::FIGURES, measure: rollout::measure },
+    Group { names: &ssh::FIGURES, measure: ssh::measure },
 ];
 
 /// Measures the figures whose names begin with one of `wanted`; all, when none is wanted.
