@@ -42,6 +42,8 @@ pub(crate) enum Command {
     New(NewArgs),
     /// Bake images: only what changed, verified on a fresh boot, registered.
     Bake(BakeArgs),
+    /// Configure a machine that is there already, over SSH; or say how it differs.
+    Apply(ApplyArgs),
     /// List the images and their last versions.
     Images,
     /// Show a version.
@@ -200,6 +202,35 @@ pub(crate) struct BakeArgs {
     /// Promote what was baked into this channel, if its gates hold.
     #[arg(long, value_name = "CHANNEL")]
     pub(crate) channel: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ApplyArgs {
+    /// The image, or its variant, whose components the machine is to have.
+    pub(crate) image: Option<ImageRef>,
+    /// The machine.
+    #[arg(long, value_name = "USER@ADDRESS")]
+    pub(crate) host: olbake_ssh::Destination,
+    /// The port of its SSH server; by default what OpenSSH's configuration says, or 22.
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// Log in with this private key and no other.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<Utf8PathBuf>,
+    /// The file that the machine's key must be in, instead of OpenSSH's own.
+    #[arg(long, value_name = "FILE", conflicts_with = "host_key")]
+    pub(crate) known_hosts: Option<Utf8PathBuf>,
+    /// The machine's public key: `ssh-ed25519 AAAA…`.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) host_key: Option<olbake_ssh::HostKey>,
+    /// Change nothing, and say in what the machine differs; it is an error if it does.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// How many seconds the machine may be away when it boots again or the connection is lost.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) patience: u64,
     #[command(flatten)]
     pub(crate) settings: Settings,
 }

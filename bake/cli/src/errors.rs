@@ -19,6 +19,7 @@ use olbake_engine::stack::provider::ProviderError;
 use olbake_engine::state::StateError;
 use olbake_engine::store::StoreError;
 use olbake_local::cloud::CloudError;
+use olbake_ssh::SshError;
 
 use crate::exit_codes::Kind;
 
@@ -156,6 +157,31 @@ impl From<SessionError> for CliError {
             | SessionError::Blob { .. } => Kind::Environment,
         };
         Self::new(kind, error)
+    }
+}
+
+impl From<SshError> for CliError {
+    fn from(error: SshError) -> Self {
+        let (kind, help) = match error {
+            SshError::Session(error) => return error.into(),
+            SshError::HostKey { .. } => (
+                Kind::Refused,
+                Some("`--host-key` or `--known-hosts` says which key it has; ask someone who can see the machine".to_owned()),
+            ),
+            SshError::Login { .. } => (Kind::Refused, Some("`--identity` names the key to log in with".to_owned())),
+            SshError::Privilege { .. } => (
+                Kind::Refused,
+                Some("log in as root, or let the user run sudo without a password".to_owned()),
+            ),
+            SshError::NoClient => (Kind::Environment, Some("apt-get install openssh-client".to_owned())),
+            SshError::Lost { ref output, .. } => {
+                (Kind::Failed, last_lines("it wrote", output))
+            }
+            SshError::Reboot { .. } => (Kind::Failed, None),
+            SshError::Unreachable { .. } | SshError::Agent { .. } | SshError::Io { .. } => (Kind::Environment, None),
+            SshError::Cancelled => (Kind::Interrupted, None),
+        };
+        Self { help: help.into_iter().collect(), ..Self::new(kind, error) }
     }
 }
 

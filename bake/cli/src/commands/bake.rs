@@ -80,7 +80,7 @@ fn chosen(args: &BakeArgs, context: &Context, workspace: &Workspace) -> Result<V
 }
 
 /// The plans of images and of what they start from, bases first, each once. All mistakes come together.
-fn plans(
+pub(super) fn plans(
     context: &Context,
     workspace: &Workspace,
     inputs: &Inputs,

@@ -107,7 +107,7 @@ pub(super) fn cloud_preflight(context: &Context) -> Result {
 }
 
 /// The agent's executable: what `OLBAKE_AGENT` names, or the one beside this executable.
-fn agent(context: &Context) -> Result<Utf8PathBuf> {
+pub(super) fn agent(context: &Context) -> Result<Utf8PathBuf> {
     let name = format!("olbake-agent-{}", architecture().kernel());
     if let Some(path) = context.startup.env.get("OLBAKE_AGENT") {
         let path = context.startup.cwd.join(path);

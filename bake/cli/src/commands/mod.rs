@@ -1,5 +1,6 @@
 //! One small file for each command, and what they share: [`Context`].
 
+mod apply;
 mod approve;
 mod bake;
 mod check;
@@ -35,6 +36,7 @@ use crate::args::{Cli, Command, Settings, StackCommand};
 use crate::errors::{CliError, Result};
 use crate::startup::Startup;
 use crate::ui::Ui;
+pub(crate) use apply::Applied;
 use place::Place;
 
 /// What commands share.
@@ -75,6 +77,7 @@ fn dispatch(command: Command, context: &mut Context) -> Result {
         Command::Explain(args) => explain::run(&args, context),
         Command::New(args) => new::run(&args, context),
         Command::Bake(args) => bake::run(&args, context),
+        Command::Apply(args) => apply::run(&args, context),
         Command::Images => images::run(context),
         Command::Show(args) => show::run(&args, context),
         Command::Promote(args) => promote::run(&args, context),

@@ -69,6 +69,7 @@ pub(crate) fn stage(stage: Stage) -> &'static str {
         Stage::Checkpoint => "keeping the disk",
         Stage::Seal => "sealing",
         Stage::Verify => "verifying on a fresh boot, searching for leaks",
+        Stage::Apply => "applying",
         Stage::Register => "registering",
     }
 }
@@ -78,7 +79,7 @@ fn stage_begins(which: Stage) -> Option<&'static str> {
         Stage::Base => Some("making the base disk"),
         Stage::Verify => Some(stage(which)),
         // Short, and told when they end.
-        Stage::Checkpoint | Stage::Seal | Stage::Register => None,
+        Stage::Checkpoint | Stage::Seal | Stage::Register | Stage::Apply => None,
     }
 }
 
@@ -86,7 +87,7 @@ fn stage_ended(stage: Stage) -> Option<&'static str> {
     match stage {
         Stage::Base => Some("base disk ready"),
         // Nothing that anyone waits for.
-        Stage::Checkpoint => None,
+        Stage::Checkpoint | Stage::Apply => None,
         Stage::Seal => Some("sealed"),
         Stage::Verify => Some("verified on a fresh boot, no leaks found"),
         Stage::Register => Some("registered"),

@@ -1,6 +1,7 @@
 //! The only place that draws. Standard output is data: results, tables, with `--json` every event. Standard error
 //! is talk: progress, diagnostics, errors. Main type: [`Ui`].
 
+pub(crate) mod apply;
 pub(crate) mod diagnostics;
 pub(crate) mod explain;
 pub(crate) mod graph;
