@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::OperationId;
 use olbake_core::operation::Content;
 use olbake_core::protocol::{FromAgent, Mode, Reboots};
@@ -42,8 +42,35 @@ pub(crate) struct Run {
     pub(crate) reboots: Reboots,
     /// An operation asked for a reboot.
     pub(crate) reboot: AtomicBool,
-    /// Unit files changed since systemd last read them.
-    pub(crate) units_stale: Mutex<bool>,
+    /// What changed of units since systemd last read them.
+    pub(crate) units_stale: Mutex<Stale>,
+}
+
+/// What systemd does not know yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stale {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Which units start which others: it need not know before it starts a unit that it is told to.
+    Wants,
+    /// Units themselves.
+    Units,
+}
+
+impl Run {
+    /// Makes systemd read its files again if at least so much changed. It takes as long as some ten small operations.
+    pub(crate) fn refresh_units(&self, least: Stale) -> Result<()> {
+        let mut stale = self.units_stale.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *stale < least {
+            return Ok(());
+        }
+        if *stale > Stale::Nothing && self.booted {
+            Command::new(["systemctl", "daemon-reload"], &self.cancelled).run()?.ok()?;
+        }
+        *stale = Stale::Nothing;
+        Ok(())
+    }
 }
 
 /// What one operation has.
@@ -126,18 +153,23 @@ impl<'a> Context<'a> {
         String::from_utf8(bytes).map_err(|_| OpError::wrong("the content is not text"))
     }
 
-    /// Unit files changed: systemd must read them again before it starts one.
-    pub(crate) fn units_changed(&self) {
-        *self.run.units_stale.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = true;
+    /// A path where systemd reads from changed.
+    pub(crate) fn unit_changed(&self, path: &Utf8Path) {
+        let folder = path.parent().and_then(Utf8Path::extension);
+        self.units_changed(match folder {
+            Some("wants" | "requires") => Stale::Wants,
+            _ => Stale::Units,
+        });
     }
 
-    /// Makes systemd read unit files again if one changed.
-    pub(crate) fn refresh_units(&self) -> Result<()> {
+    /// Units changed.
+    pub(crate) fn units_changed(&self, what: Stale) {
         let mut stale = self.run.units_stale.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if *stale && self.run.booted {
-            self.command(["systemctl", "daemon-reload"]).run()?.ok()?;
-        }
-        *stale = false;
-        Ok(())
+        *stale = what.max(*stale);
+    }
+
+    /// Makes systemd read unit files again if one changed, before it starts one.
+    pub(crate) fn refresh_units(&self) -> Result<()> {
+        self.run.refresh_units(Stale::Units)
     }
 }

@@ -14,7 +14,7 @@ use olbake_core::operation::{Action, Operation};
 use olbake_core::protocol::{FromAgent, Summary};
 use olbake_core::report::{Change, OperationReport, Outcome};
 
-use crate::context::{Context, Run};
+use crate::context::{Context, Run, Stale};
 use crate::edit;
 use crate::error::{OpError, Result};
 use crate::journal::Journal;
@@ -102,7 +102,7 @@ fn next(run: &Run, shared: &Mutex<Shared>, moved: &Condvar) -> Option<usize> {
 fn resume(run: &Run, operation: &Operation, mut report: OperationReport) -> OperationReport {
     report.resumed = true;
     if report.outcome == Outcome::Changed && may_change_units(&operation.action) {
-        *lock(&run.units_stale) = true;
+        *lock(&run.units_stale) = Stale::Units;
     }
     report
 }
@@ -222,8 +222,8 @@ fn predict(context: &Context<'_>, work: Work<'_>) -> Result<Ended> {
 fn carry_out(context: &Context<'_>, action: &Action, work: Work<'_>) -> Result<Ended> {
     let Work { changes, edits, act, prediction: _, final_word } = work;
     edit::apply(&edits, context)?;
-    if edits.iter().any(|edit| is_unit_path(edit.path())) {
-        context.units_changed();
+    for edit in edits.iter().filter(|edit| is_unit_path(edit.path())) {
+        context.unit_changed(edit.path());
     }
     if let Some(act) = act
         && act(context)? == Effect::Unchanged

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Result};
 
+/// The file in the agent's directory.
+pub(crate) const FILE: &str = "journal-v1.jsonl";
 /// The form of the file.
 const VERSION: u32 = 1;
 
@@ -36,7 +38,7 @@ impl Journal {
         work_dir: &Utf8Path,
         run: Digest,
     ) -> Result<(Self, HashMap<OperationId, OperationReport>)> {
-        let path = work_dir.join("journal-v1.jsonl");
+        let path = work_dir.join(FILE);
         let head = Head { version: VERSION, run };
         let text = fs::read_to_string(&path).unwrap_or_default();
         let ended = parse(&text, &head);

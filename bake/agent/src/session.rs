@@ -155,7 +155,7 @@ fn carry_out(input: impl Read, outbox: &Arc<Outbox>, prepared: Prepared) -> Endi
         changed: Mutex::default(),
         reboots: start.reboots,
         reboot: AtomicBool::new(false),
-        units_stale: Mutex::new(false),
+        units_stale: Mutex::default(),
     };
     let options = Options { workers: start.workers, shuffle: start.shuffle, keep_going: start.keep_going };
     let (operations, packages) = (start.operations, start.packages);
@@ -166,6 +166,7 @@ fn carry_out(input: impl Read, outbox: &Arc<Outbox>, prepared: Prepared) -> Endi
             Mode::Check => Ok(()),
         };
         let result = result.and_then(|()| execute(&run, &operations, journal.as_ref(), ended, &options));
+        let result = result.and_then(|summary| settle(&run).map(|()| summary));
         let cancelled = run.cancelled.load(Ordering::SeqCst);
         let ending = match result {
             Ok(_) if run.reboot.load(Ordering::SeqCst) => reboot(&run),
@@ -173,7 +174,7 @@ fn carry_out(input: impl Read, outbox: &Arc<Outbox>, prepared: Prepared) -> Endi
                 if packages && let Ok(status) = Status::read() {
                     outbox.send(FromAgent::Packages { packages: status.installed() });
                 }
-                clean_up(&run.work_dir, run.mode, &summary, cancelled);
+                clean_up(&run.work_dir, run.mode, &summary, cancelled, hold.is_some());
                 outbox.send(FromAgent::Done { summary, cancelled });
                 Ending::Done
             }
@@ -188,6 +189,14 @@ fn carry_out(input: impl Read, outbox: &Arc<Outbox>, prepared: Prepared) -> Endi
     listen(input, &cancelled);
     drop(runner.join());
     Ending::Closed
+}
+
+/// systemd is to know at the end what changed, unless it ends itself.
+fn settle(run: &Run) -> std::result::Result<(), String> {
+    if run.cancelled.load(Ordering::SeqCst) || run.reboot.load(Ordering::SeqCst) {
+        return Ok(());
+    }
+    run.refresh_units(crate::context::Stale::Wants).map_err(|error| error.failure().message)
 }
 
 /// Boots the machine again; the journal knows already. systemd does so once this has returned.
@@ -227,13 +236,16 @@ fn listen(mut input: impl Read, cancelled: &AtomicBool) {
 }
 
 /// Removes what is not needed any more: after a run that went well, blobs, and everything where the directory
-/// would stay on the disk.
-fn clean_up(work_dir: &Utf8Path, mode: Mode, summary: &Summary, cancelled: bool) {
+/// would stay on the disk or where the machine is there for further runs, which are to look at all of it again.
+fn clean_up(work_dir: &Utf8Path, mode: Mode, summary: &Summary, cancelled: bool, further: bool) {
     let Summary { ok: _, changed: _, skipped: _, failed, not_run } = *summary;
     let whole = failed == 0 && not_run == 0 && !cancelled;
     if whole || mode == Mode::Check {
         // What is left behind here is found by the seal; the run itself went well.
         drop(fs::remove_dir_all(work_dir.join("blobs")));
+    }
+    if whole && further && mode == Mode::Apply {
+        drop(fs::remove_file(work_dir.join(crate::journal::FILE)));
     }
     if whole && !["/run", "/dev/shm"].iter().any(|place| work_dir.starts_with(place)) {
         drop(fs::remove_dir_all(work_dir));

@@ -108,6 +108,7 @@ impl Application {
             workers: 0,
             shuffle: None,
             keep_going: mode == Mode::Check,
+            packages: false,
             reboots: Reboots::Done,
             architecture: Some(self.architecture.kernel()),
         })

@@ -13,7 +13,7 @@ use olbake_core::operation::{PackageRequest, PackageState};
 use olbake_core::report::Change;
 
 use super::{Decision, Effect, NONE, Work, change};
-use crate::context::Context;
+use crate::context::{Context, Stale};
 use crate::dpkg::Status;
 use crate::error::{At, OpError, Result};
 use crate::process::Ended;
@@ -91,7 +91,7 @@ pub(crate) fn packages<'a>(
     let act = move |context: &Context<'_>| {
         let _policy = Policy::keep_stopped(!start_services)?;
         transaction(context, &arguments, recommends)?;
-        context.units_changed();
+        context.units_changed(Stale::Units);
         Ok(Effect::Changed)
     };
     let prediction = move |world: &crate::world::World| {
@@ -392,7 +392,7 @@ pub(crate) fn upgrade<'a>(context: &Context<'_>, full: bool) -> Result<Decision<
         let _policy = Policy::keep_stopped(true)?;
         repair(context)?;
         fetching(context, || apt(context, &[verb]).run())?.ok()?;
-        context.units_changed();
+        context.units_changed(Stale::Units);
         Ok(Effect::Changed)
     };
     let prediction = move |world: &crate::world::World| {

@@ -42,8 +42,7 @@ pub(crate) fn service<'a>(context: &Context<'_>, action: &'a Action) -> Result<D
 }
 
 fn act(context: &Context<'_>, commands: &[Vec<String>]) -> Result<Effect> {
-    // The links made just before count too.
-    context.units_changed();
+    // The links made just before count too: where one masked the unit, systemd must know.
     context.refresh_units()?;
     for argv in commands {
         let mut command = context.command(argv.clone()).sink(context.sink());
