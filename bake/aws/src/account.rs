@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+
+use crate::error::{AwsError, AwsErrorKind};
 
 /// How long one attempt of a call may take.
 const ATTEMPT: Duration = Duration::from_secs(30);
@@ -27,18 +31,20 @@ pub struct Account {
 impl Account {
     /// Finds credentials and region. `region` goes before what the environment says.
     pub async fn find(region: Option<&str>) -> Self {
-        let client = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(client)
-            .retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS))
-            .timeout_config(
-                TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT).build(),
-            );
+        let mut loader = loader();
         if let Some(region) = region {
             loader = loader.region(Region::new(region.to_owned()));
         }
+        Self { config: loader.load().await }
+    }
+
+    /// An account whose endpoint and credentials are given, whatever the environment says: that of a test cloud.
+    pub async fn at(endpoint: &str, region: &str, key_id: &str, secret: &str) -> Self {
+        let credentials = Credentials::new(key_id, secret, None, None, "given");
+        let loader = loader()
+            .endpoint_url(endpoint)
+            .region(Region::new(region.to_owned()))
+            .credentials_provider(credentials);
         Self { config: loader.load().await }
     }
 
@@ -56,5 +62,35 @@ impl Account {
     /// What clients are made from.
     pub fn config(&self) -> &SdkConfig {
         &self.config
+    }
+
+    /// Whether there are a region and credentials; the error is one of `action`.
+    pub async fn check(&self, action: &'static str) -> Result<(), AwsError> {
+        if self.region().is_none() {
+            let message = "no AWS region is set: set AWS_REGION, or `region` of the profile in ~/.aws/config";
+            return Err(AwsError::said(action, AwsErrorKind::Refused, message));
+        }
+        let none = || AwsError::said(action, AwsErrorKind::Credentials, "none were found");
+        let provider = self.config().credentials_provider().ok_or_else(none)?;
+        match provider.provide_credentials().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(AwsError::of_credentials_error(action, &error)),
+        }
+    }
+}
+
+fn loader() -> ConfigLoader {
+    let client =
+        aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ATTEMPT);
+    aws_config::defaults(BehaviorVersion::latest())
+        .http_client(client)
+        .retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS))
+        .timeout_config(timeouts.build())
+}
+
+impl From<SdkConfig> for Account {
+    fn from(config: SdkConfig) -> Self {
+        Self { config }
     }
 }

@@ -4,5 +4,12 @@
 #![cfg(feature = "aws")]
 
 mod account;
+pub mod ebs;
+pub mod error;
+mod pause;
+pub mod publish;
+pub mod s3;
+mod token;
 
 pub use account::Account;
+pub use error::{AwsError, AwsErrorKind};

@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Images,
     /// Show a version.
     Show(ShowArgs),
+    /// Make images of a version where machines are started from: on EC2, without an instance.
+    Publish(PublishArgs),
     /// Move a version into a channel, if every gate before it holds.
     Promote(PromoteArgs),
     /// Sign that a version may enter a channel.
@@ -252,6 +254,41 @@ pub(crate) struct ShowArgs {
     /// The version: `web` (its last), `web/large`, `web@DIGEST`, `sha256:DIGEST`; a digest may be cut.
     #[arg(id = "which", value_name = "IMAGE[@VERSION]")]
     pub(crate) version: String,
+}
+
+/// Where a version is published to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Target {
+    /// Images of EC2.
+    Ec2,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PublishArgs {
+    /// The version: `web` (its last), `web/large`, `web@DIGEST`, `sha256:DIGEST`; a digest may be cut.
+    #[arg(id = "which", value_name = "IMAGE[@VERSION]")]
+    pub(crate) version: String,
+    /// Where to.
+    #[arg(long, value_enum)]
+    pub(crate) to: Target,
+    /// The regions, all at once; by default that of the environment.
+    #[arg(long = "region", value_name = "REGION", value_delimiter = ',')]
+    pub(crate) regions: Vec<String>,
+    /// Encrypt the snapshots with this KMS key: its ARN.
+    #[arg(long, value_name = "ARN")]
+    pub(crate) kms_key: Option<String>,
+    /// Let this account, organisation or unit of one start the images: a number or an ARN.
+    #[arg(long, value_name = "WHO")]
+    pub(crate) share_with: Vec<String>,
+    /// Have AWS call the images deprecated in so many days.
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) deprecate_after: Option<u16>,
+    /// Upload to the first region only; AWS copies to the others, which takes minutes.
+    #[arg(long)]
+    pub(crate) copy: bool,
+    /// Carry the plan out without asking.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Args, Debug)]

@@ -187,12 +187,27 @@ impl From<SshError> for CliError {
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
-        Self::environment(error)
+        let (kind, help) = of_store(&error);
+        Self { help: help.into_iter().collect(), ..Self::new(kind, error) }
+    }
+}
+
+/// The kind of an error of the store, and what to do about it.
+fn of_store(error: &StoreError) -> (Kind, Option<String>) {
+    match error {
+        StoreError::Io { source, .. } => (Kind::Environment, disk_full(source)),
+        StoreError::Remote { help, .. } => (Kind::Cloud, help.clone()),
+        StoreError::Unsure { .. } => (Kind::Cloud, None),
+        _ => (Kind::Environment, None),
     }
 }
 
 impl From<RegistryError> for CliError {
     fn from(error: RegistryError) -> Self {
+        if let RegistryError::Store(store) = &error {
+            let (kind, help) = of_store(store);
+            return Self { help: help.into_iter().collect(), ..Self::new(kind, error) };
+        }
         let (kind, help) = match &error {
             RegistryError::UnknownImage { .. } => (Kind::User, Some("`olbake images` lists what there is")),
             RegistryError::EmptyChannel { .. } => {
@@ -209,6 +224,7 @@ impl From<RegistryError> for CliError {
             RegistryError::Missing { .. }
             | RegistryError::Torn { .. }
             | RegistryError::TornChannel { .. }
+            | RegistryError::TornPlace { .. }
             | RegistryError::Schema { .. }
             | RegistryError::Busy { .. }
             | RegistryError::Store(_) => (Kind::Environment, None),
@@ -248,9 +264,9 @@ impl From<StateError> for CliError {
             ),
             StateError::Lost { .. } | StateError::Expired { .. } => (Kind::Refused, None),
             StateError::BadUrl { .. } => (Kind::User, None),
-            StateError::Store(StoreError::Io { source, .. }) => {
-                let help = disk_full(source);
-                return Self { help: help.into_iter().collect(), ..Self::environment(error) };
+            StateError::Store(store) => {
+                let (kind, help) = of_store(store);
+                return Self { help: help.into_iter().collect(), ..Self::new(kind, error) };
             }
             _ => (Kind::Environment, None),
         };
@@ -346,5 +362,33 @@ impl From<PayloadError> for CliError {
             _ => Kind::Environment,
         };
         Self::new(kind, error)
+    }
+}
+
+#[cfg(feature = "aws")]
+impl From<olbake_aws::AwsError> for CliError {
+    fn from(error: olbake_aws::AwsError) -> Self {
+        use olbake_aws::AwsErrorKind;
+        let kind = match error.kind {
+            AwsErrorKind::Credentials | AwsErrorKind::Expired => Kind::Environment,
+            _ => Kind::Cloud,
+        };
+        Self { help: error.help().into_iter().collect(), ..Self::new(kind, error) }
+    }
+}
+
+#[cfg(feature = "aws")]
+impl From<olbake_aws::publish::PublishError> for CliError {
+    fn from(error: olbake_aws::publish::PublishError) -> Self {
+        use olbake_aws::publish::PublishError;
+        let (kind, help) = match error {
+            PublishError::Registry(error) => return error.into(),
+            PublishError::Store(error) => return error.into(),
+            PublishError::Aws { ref source, .. } => (Kind::Cloud, source.help()),
+            PublishError::NameTaken { .. } | PublishError::Busy { .. } => (Kind::Refused, None),
+            PublishError::Broken { .. } | PublishError::Pending { .. } => (Kind::Cloud, None),
+            PublishError::Journal { ref source, .. } => (Kind::Environment, disk_full(source)),
+        };
+        Self { help: help.into_iter().collect(), ..Self::new(kind, error) }
     }
 }

@@ -281,9 +281,13 @@ impl Reader<'_> {
 }
 
 fn check_url(url: &str) -> Result<(), String> {
-    match url.strip_prefix("file://") {
+    let known = ["file://", "s3://"];
+    match known.iter().find_map(|scheme| url.strip_prefix(scheme)) {
         Some(path) if !path.is_empty() => Ok(()),
-        _ => Err(format!("expected a URL `file://PATH`, found `{}`", crate::payload::public_url(url))),
+        _ => {
+            let found = crate::payload::public_url(url);
+            Err(format!("expected a URL `file://PATH` or `s3://BUCKET/PREFIX`, found `{found}`"))
+        }
     }
 }
 
@@ -351,7 +355,7 @@ mod tests {
             "olbake.toml:1:1: unknown key `enviroments` (did you mean `environments`?)",
             "olbake.toml:4:1: unknown key `max_sise` in [cache] (did you mean `max_size`?)",
             "olbake.toml:5:12: expected a size, found `many` (write `40 GiB`, `500 MB` or a number of bytes)",
-            "olbake.toml:7:7: expected a URL `file://PATH`, found `s3+x://b`",
+            "olbake.toml:7:7: expected a URL `file://PATH` or `s3://BUCKET/PREFIX`, found `s3+x://b`",
         ];
         let found = parse(text).unwrap_err();
         let mut found: Vec<&str> = found.lines().collect();

@@ -11,6 +11,7 @@ use common::{Scratch, disk_of, packs, plan, publish, registry, scratch};
 use olbake_core::Digest;
 use olbake_engine::cache::Cache;
 use olbake_engine::gc::{self, GcOptions, Kind};
+use olbake_engine::registry::places::{EC2, PLACE_SCHEMA, Place};
 use olbake_engine::registry::{Registry, RegistryError};
 use olbake_engine::store::StoreError;
 use proptest::prelude::*;
@@ -277,4 +278,38 @@ fn lost_blocks_are_noticed_without_looking_for_them() {
     let registry = registry(path);
     assert_eq!(registry.records().by_key(&web.key).unwrap(), None);
     assert_eq!(registry.records().layer(&web.sealed_key).unwrap(), None);
+}
+
+#[test]
+fn where_a_version_is_is_written_down_once_and_is_forgotten_on_request() {
+    let Scratch { path, .. } = &scratch();
+    let registry = registry(path);
+    let records = registry.records();
+    let (version, _) = publish(&registry, path, "web", &[1], 1, None);
+    let place = |region: &str, id: &str| Place {
+        schema: PLACE_SCHEMA,
+        version: version.digest,
+        image: version.image_ref(),
+        kind: EC2.to_owned(),
+        region: region.to_owned(),
+        owner: None,
+        id: id.to_owned(),
+        name: "olbake/web".to_owned(),
+        snapshot: "snap-1".to_owned(),
+        created: olbake_core::time::Timestamp::from_seconds(1),
+    };
+    let first = place("eu-west-1", "ami-1");
+    assert_eq!(records.put_place(&first).unwrap(), first);
+    assert_eq!(records.put_place(&place("eu-west-1", "ami-2")).unwrap(), first, "the first one stands");
+    let other = records.put_place(&place("us-east-1", "ami-3")).unwrap();
+    assert_eq!(records.places(&version.digest).unwrap(), [first.clone(), other.clone()]);
+    assert_eq!(records.place(&version.digest, EC2, "eu-west-1").unwrap(), Some(first.clone()));
+    assert_eq!(records.place(&version.digest, EC2, "eu-west-2").unwrap(), None);
+    assert!(records.remove_place(&first).unwrap() && !records.remove_place(&first).unwrap());
+    assert_eq!(records.all_places().unwrap(), [other]);
+    // What was copied to another's name is not believed.
+    let at = |region| path.join(format!("registry/v1/places/{}/ec2/{region}.json", version.digest.hex()));
+    fs::copy(at("us-east-1"), at("eu-west-1")).unwrap();
+    let error = records.place(&version.digest, EC2, "eu-west-1").unwrap_err();
+    assert!(matches!(error, RegistryError::TornPlace { .. }), "{error:?}");
 }

@@ -2,9 +2,11 @@
 
 mod apply;
 mod approve;
+mod backends;
 mod bake;
 mod check;
 mod completions;
+mod ec2;
 mod explain;
 mod export;
 mod gc;
@@ -80,6 +82,7 @@ fn dispatch(command: Command, context: &mut Context) -> Result {
         Command::Apply(args) => apply::run(&args, context),
         Command::Images => images::run(context),
         Command::Show(args) => show::run(&args, context),
+        Command::Publish(args) => ec2::publish(&args, context),
         Command::Promote(args) => promote::run(&args, context),
         Command::Approve(args) => approve::run(&args, context),
         Command::Rollback(args) => rollback::run(&args, context),

@@ -10,7 +10,7 @@ use olbake_engine::registry::Registry;
 use olbake_engine::secrets::SecretReader;
 use olbake_lang::Workspace;
 
-use super::Context;
+use super::{Context, backends};
 use crate::errors::{CliError, Result};
 use crate::exit_codes::Kind;
 use crate::startup::Startup;
@@ -36,7 +36,7 @@ impl Place {
 
     /// The registry.
     pub(super) fn registry(&self) -> Result<Registry> {
-        Ok(Registry::open(&self.config.registry, &self.root)?)
+        backends::registry(self)
     }
 
     /// The cache.

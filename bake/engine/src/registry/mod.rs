@@ -13,12 +13,14 @@
 //! | `v1/channels/IMAGE/VARIANT/CHANNEL.json` | the channel's last entry | after the entry |
 //! | `v1/approvals/DIGEST/CHANNEL/SIGNATURE.sig` | an SSH signature, see [`approvals`] | on its own |
 //! | `v1/revoked/DIGEST.json` | that a version must not be deployed any more, see [`revocations`] | on its own |
+//! | `v1/places/DIGEST/KIND/REGION.json` | an image of a version at a provider, see [`places`] | after that image |
 //!
 //! What a pointer names was written before it, so a process killed at any moment leaves nothing half. Main types:
 //! [`Registry`], whose methods are asynchronous, and [`Records`], the same blocking.
 
 pub mod approvals;
 pub mod channels;
+pub mod places;
 mod records;
 mod resolve;
 pub mod revocations;
@@ -26,7 +28,7 @@ mod version;
 
 use std::sync::Arc;
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::blockmap::BlockMap;
 use olbake_core::plan::Plan;
 use olbake_core::promotion::{Channel, ChannelRecord, Revocation};
@@ -38,6 +40,7 @@ pub use version::{VERSION_SCHEMA, Version};
 
 use crate::cache::Holder;
 use crate::store::StoreError;
+use crate::store::object::ObjectStore;
 
 /// Why the registry could not answer.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +106,14 @@ pub enum RegistryError {
         problem: String,
         /// What to do about it.
         mend: &'static str,
+    },
+    /// What says where a version is is not what was written.
+    #[error("`{object}` is not what was written: {problem}; remove it and publish the version again")]
+    TornPlace {
+        /// The file or URL.
+        object: String,
+        /// What was found.
+        problem: String,
     },
     /// A channel was moved between a decision and the change, by this entry.
     #[error("{}", moved_meanwhile(.0))]
@@ -180,6 +191,11 @@ impl Registry {
     /// there is made.
     pub fn open(url: &str, workspace: &Utf8Path) -> Result<Self> {
         Ok(Self { records: Arc::new(Records::open(url, workspace)?) })
+    }
+
+    /// The registry in an object store; `locks` is a directory for its locks on this host.
+    pub fn over(objects: Arc<dyn ObjectStore>, locks: Utf8PathBuf) -> Self {
+        Self { records: Arc::new(Records::over(objects, locks)) }
     }
 
     /// The same, blocking: for code that is not asynchronous.

@@ -15,7 +15,7 @@ use olbake_core::blockmap::{BLOCK_SIZE, BlockMap};
 
 use super::StoreError;
 use super::disk::{self, BLOCK, Extents};
-use super::object::{ObjectKey, ObjectStore};
+use super::object::{Listed, ObjectKey, ObjectStore};
 use super::pack::{self, Entry, PackWriter};
 use super::turns::Turns;
 
@@ -124,15 +124,36 @@ impl BlockStore {
             *guard = None;
         }
         let index = guard.get_or_insert_default();
-        for pack in &listed {
-            if pack::digest_of(&pack.key).is_none() || index.known.contains(&pack.key) {
-                continue;
-            }
-            if let Some(entries) = pack::read_index(&*self.objects, pack)? {
+        let unknown: Vec<&Listed> = listed
+            .iter()
+            .filter(|pack| pack::digest_of(&pack.key).is_some() && !index.known.contains(&pack.key))
+            .collect();
+        for (pack, entries) in unknown.iter().zip(self.read_indexes(&unknown)) {
+            if let Some(entries) = entries? {
                 index.add(pack.key.clone(), &entries);
             }
         }
         Ok(())
+    }
+
+    /// Reads the indexes of packs, as many at once as serves the store.
+    fn read_indexes(&self, packs: &[&Listed]) -> Vec<Result<Option<Vec<Entry>>, StoreError>> {
+        let ticket = AtomicUsize::new(0);
+        let worker = || {
+            let mut read = Vec::new();
+            while let Some(pack) = packs.get(ticket.fetch_add(1, Ordering::Relaxed)) {
+                read.push((pack.key.clone(), pack::read_index(&*self.objects, pack)));
+            }
+            read
+        };
+        let mut read: HashMap<ObjectKey, _> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (1..self.objects.concurrency().min(packs.len()).min(64))
+                .map(|_| scope.spawn(worker))
+                .collect();
+            let mine = worker();
+            workers.into_iter().flat_map(join).chain(mine).collect()
+        });
+        packs.iter().map(|pack| read.remove(&pack.key).expect("each pack was some worker's")).collect()
     }
 
     /// The blocks of a map that no pack has, with their places in the disk.
@@ -209,6 +230,13 @@ impl BlockStore {
         })?;
         target.persist(to).map_err(|e| StoreError::io("create", to, e.error))?;
         Ok(ReadStats { blocks: map.blocks.len() as u64, from_seed: from_seed.into_inner() as u64 })
+    }
+
+    /// A block's bytes, checked. Which packs there are must be known: [`Self::missing`] looks for them.
+    pub fn read(&self, number: u32, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+        let mut scratch = Scratch::new();
+        self.read_block(number, digest, &mut scratch)?;
+        Ok(scratch.block)
     }
 
     /// Reads every block of a map and checks it.

@@ -53,6 +53,19 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// What keeps the objects refused, or could not be reached.
+    #[error("cannot {action} `{object}`")]
+    Remote {
+        /// What was attempted: `write`.
+        action: &'static str,
+        /// The URL.
+        object: String,
+        /// What to do about it.
+        help: Option<String>,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A stored block is not what its digest says.
     #[error(
         "block {block} in `{object}` is corrupt: {problem}; remove `{object}` and bake again: what it held is made anew"

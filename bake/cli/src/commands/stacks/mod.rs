@@ -73,7 +73,7 @@ impl Desk {
         let place = context.place()?;
         let workspace = context.workspace(&place)?;
         let registry = place.registry()?;
-        let store = StateStore::open(&place.config.state, &place.root)?;
+        let store = super::backends::states(&place)?;
         Ok(Self { place, workspace, registry, store })
     }
 
