@@ -6,6 +6,8 @@
 mod account;
 pub mod ebs;
 pub mod error;
+pub mod gc;
+pub mod import;
 mod pause;
 pub mod publish;
 pub mod s3;

@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Show(ShowArgs),
     /// Make images of a version where machines are started from: on EC2, without an instance.
     Publish(PublishArgs),
+    /// Fetch a disk from elsewhere, to bake from it.
+    Import(ImportArgs),
     /// Move a version into a channel, if every gate before it holds.
     Promote(PromoteArgs),
     /// Sign that a version may enter a channel.
@@ -426,6 +428,36 @@ pub(crate) struct GcArgs {
     /// Check every block that is needed, and give up those that are corrupt, so that they are made again.
     #[arg(long)]
     pub(crate) repair: bool,
+    /// Clean there instead: images, snapshots and machines of olbake's that nothing needs.
+    #[arg(long, value_enum, conflicts_with = "repair")]
+    pub(crate) on: Option<Target>,
+    /// With `--on`: the regions; by default that of the environment and those where versions are.
+    #[arg(long = "region", value_name = "REGION", value_delimiter = ',', requires = "on")]
+    pub(crate) regions: Vec<String>,
+}
+
+/// What is imported.
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    /// What to import.
+    #[command(subcommand)]
+    pub(crate) what: Import,
+}
+
+/// What can be imported.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Import {
+    /// The disk of an image of EC2, as a base for recipes: `bases/NAME.raw`.
+    Ami {
+        /// The image: `ami-…`.
+        ami: String,
+        /// The name of the base.
+        #[arg(long)]
+        name: olbake_core::ImageName,
+        /// The region; by default that of the environment.
+        #[arg(long, value_name = "REGION")]
+        region: Option<String>,
+    },
 }
 
 /// Which stack is meant.

@@ -392,3 +392,32 @@ impl From<olbake_aws::publish::PublishError> for CliError {
         Self { help: help.into_iter().collect(), ..Self::new(kind, error) }
     }
 }
+
+#[cfg(feature = "aws")]
+impl From<olbake_aws::import::ImportError> for CliError {
+    fn from(error: olbake_aws::import::ImportError) -> Self {
+        use olbake_aws::import::ImportError;
+        let (kind, help) = match error {
+            ImportError::Aws(error) => return error.into(),
+            ImportError::Images(error) => return error.into(),
+            ImportError::Registry(error) => return error.into(),
+            ImportError::NoImage { .. } | ImportError::NoSnapshot { .. } => (Kind::User, None),
+            ImportError::File { ref source, .. } => (Kind::Environment, disk_full(source)),
+        };
+        Self { help: help.into_iter().collect(), ..Self::new(kind, error) }
+    }
+}
+
+#[cfg(feature = "aws")]
+impl From<olbake_aws::gc::GcError> for CliError {
+    fn from(error: olbake_aws::gc::GcError) -> Self {
+        use olbake_aws::gc::GcError;
+        match error {
+            GcError::Registry(error) => error.into(),
+            GcError::Aws { ref source, .. } => {
+                let help = source.help();
+                Self { help: help.into_iter().collect(), ..Self::new(Kind::Cloud, error) }
+            }
+        }
+    }
+}

@@ -401,6 +401,18 @@ fn pinned(records: &Records, depth: usize) -> Result<BTreeMap<Digest, String>, R
     Ok(pinned)
 }
 
+/// The versions that stay, with the reason: what images made elsewhere of versions are judged by.
+pub fn needed(records: &Records, options: &GcOptions) -> Result<BTreeMap<Digest, String>, RegistryError> {
+    let pinned = pinned(records, options.rollback_depth)?;
+    let Retained { kept, .. } = retained(records.versions(None)?, options.keep, &pinned);
+    let reason = |version: &Version| match (pinned.get(&version.digest), options.keep) {
+        (Some(reason), _) => reason.clone(),
+        (None, None) => "its version is registered".to_owned(),
+        (None, Some(keep)) => format!("it is among the newest {keep}, or one of those starts from it"),
+    };
+    Ok(kept.iter().map(|version| (version.digest, reason(version))).collect())
+}
+
 /// Versions divided.
 struct Retained {
     /// Those that stay.

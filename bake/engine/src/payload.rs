@@ -153,7 +153,7 @@ fn checked_file(path: &Utf8Path, expected: &Digest) -> Result<File, PayloadError
 }
 
 /// The digest of all that can be read.
-fn digest_of(from: &mut impl Read) -> io::Result<Digest> {
+pub fn digest_of(from: &mut impl Read) -> io::Result<Digest> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 * 1024];
     loop {

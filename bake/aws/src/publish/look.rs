@@ -10,7 +10,7 @@ use olbake_engine::registry::{Registry, RegistryError};
 use olbake_engine::store::StoreError;
 use tokio::task::JoinSet;
 
-use super::image::{Images, image_name};
+use super::images::{Images, image_name};
 use super::plan::{self, Course, Parent, PublishPlan, RegionPlan, volume_size, wanted};
 use super::{Desk, Publish, PublishError, journal};
 use crate::token::token;

@@ -6,7 +6,7 @@
 //! done is in a journal on this host (`journal`), so that a publish that was killed goes on where it was; and what
 //! the journal does not know is found by name and tag. The last step is the [`Place`] in the registry.
 
-mod image;
+pub(crate) mod images;
 mod journal;
 mod look;
 mod plan;
@@ -24,7 +24,7 @@ use serde::Serialize;
 use crate::account::Account;
 use crate::ebs::put::PutError;
 use crate::error::AwsError;
-pub use image::image_name;
+pub use images::image_name;
 pub use plan::{Course, Parent, PublishPlan, RegionPlan};
 
 /// The tag with a version's digest, on all that olbake makes of it.

@@ -7,7 +7,7 @@ use olbake_engine::cache::{Lock, Sharing};
 use olbake_engine::registry::places::{EC2, PLACE_SCHEMA, Place};
 use tokio::task::JoinSet;
 
-use super::image::{Images, Register, snapshot_of};
+use super::images::{Images, Register, snapshot_of};
 use super::journal::{self, Journal};
 use super::plan::{Course, Parent, PublishPlan, RegionPlan, wanted};
 use super::{

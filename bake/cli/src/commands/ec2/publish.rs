@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use olbake_aws::Account;
 use olbake_aws::publish::{self, Course, Desk, Happened, Listener, Publish, PublishPlan, RegionPlan, Share};
-use olbake_core::time::Timestamp;
 use olbake_engine::registry::places::Place;
 
 use super::super::Context;
@@ -20,7 +19,7 @@ use crate::ui::table::Table;
 
 const DAY: u64 = 24 * 3600;
 
-pub(super) fn run(args: &PublishArgs, context: &mut Context) -> Result {
+pub(crate) fn run(args: &PublishArgs, context: &mut Context) -> Result {
     let place = context.place()?;
     let registry = place.registry()?;
     let version = registry.records().resolve(&args.version)?;
@@ -28,7 +27,7 @@ pub(super) fn run(args: &PublishArgs, context: &mut Context) -> Result {
         let message = format!("`{}` is revoked: {}", args.version, revocation.why);
         return Err(CliError::new(Kind::Refused, anyhow::anyhow!(message)));
     }
-    let now = now(context)?;
+    let now = human::timestamp(context.startup.now);
     block_on(async {
         let account = Account::find(args.regions.first().map(String::as_str)).await;
         account.check("ec2:DescribeImages").await?;
@@ -51,14 +50,6 @@ pub(super) fn run(args: &PublishArgs, context: &mut Context) -> Result {
         agree(args, context, &plan)?;
         carry_out(context, &desk, &publish, &plan).await
     })
-}
-
-fn now(context: &Context) -> Result<Timestamp> {
-    let since = context.startup.now.duration_since(std::time::SystemTime::UNIX_EPOCH);
-    let since = since.map_err(|error| {
-        CliError::environment(anyhow::Error::new(error).context("the clock is before 1970"))
-    })?;
-    Ok(Timestamp::from_seconds(since.as_secs()))
 }
 
 async fn carry_out(context: &Context, desk: &Desk, publish: &Publish, plan: &PublishPlan) -> Result {
