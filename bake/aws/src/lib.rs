@@ -12,6 +12,8 @@ mod pause;
 pub mod publish;
 pub mod s3;
 mod token;
+pub mod provider;
 
 pub use account::Account;
 pub use error::{AwsError, AwsErrorKind};
+pub use provider::AwsProvider;

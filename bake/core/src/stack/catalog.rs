@@ -60,6 +60,8 @@ pub struct Output {
     pub ty: Type,
     /// It is secret.
     pub secret: bool,
+    /// An update may change it: it is known only after one.
+    pub renewed: bool,
     /// What it is.
     pub doc: &'static str,
 }
@@ -135,7 +137,14 @@ impl TypeSchema {
     /// Gives an output.
     #[must_use]
     pub fn gives(mut self, name: &'static str, ty: Type, doc: &'static str) -> Self {
-        self.outputs.insert(name, Output { ty, secret: false, doc });
+        self.outputs.insert(name, Output { ty, secret: false, renewed: false, doc });
+        self
+    }
+
+    /// Gives an output that updates may change.
+    #[must_use]
+    pub fn gives_anew(mut self, name: &'static str, ty: Type, doc: &'static str) -> Self {
+        self.outputs.insert(name, Output { ty, secret: false, renewed: true, doc });
         self
     }
 

@@ -111,6 +111,8 @@ struct Planner<'a> {
     fates: BTreeMap<&'a ResourceName, Fate>,
     /// What each resource will give, as far as it is known.
     outputs: BTreeMap<&'a ResourceName, &'a Map<String, Value>>,
+    /// Resources that are changed where they stand: some outputs of theirs are known only afterwards.
+    updated: BTreeSet<&'a ResourceName>,
     actions: Vec<Action>,
     unchanged: usize,
     problems: Diagnostics,
@@ -130,6 +132,7 @@ impl<'a> Planner<'a> {
             dependencies,
             fates: BTreeMap::new(),
             outputs: BTreeMap::new(),
+            updated: BTreeSet::new(),
             actions: Vec::new(),
             unchanged: 0,
             problems: Diagnostics::default(),
@@ -259,13 +262,32 @@ impl<'a> Planner<'a> {
             true => value::resolve(input, &known),
             false => input.clone(),
         };
-        declared.inputs.iter().map(|(name, input)| (name.clone(), resolve(input))).collect()
+        let inputs: Map<String, Value> =
+            declared.inputs.iter().map(|(name, input)| (name.clone(), resolve(input))).collect();
+        // A set is in order only once all that is in it is known.
+        match self.facts.catalog.get(&declared.ty) {
+            Some(schema) if declared.inputs.values().any(value::has_references) => {
+                schema.coerce(&inputs).unwrap_or(inputs)
+            }
+            _ => inputs,
+        }
     }
 
     /// The value of an output that is known already.
     fn known(&self, reference: &value::Reference) -> Option<&'a Value> {
         let outputs: &'a Map<String, Value> = self.outputs.get(&reference.resource)?;
+        if self.updated.contains(&reference.resource) && self.is_renewed(reference) {
+            return None;
+        }
         reference.in_map(outputs)
+    }
+
+    /// Whether updates may change an output.
+    fn is_renewed(&self, reference: &value::Reference) -> bool {
+        let schema =
+            self.declared.get(&reference.resource).and_then(|declared| self.facts.catalog.get(&declared.ty));
+        let name = reference.output.split('.').next().unwrap_or_default();
+        schema.and_then(|schema| schema.outputs.get(name)).is_some_and(|output| output.renewed)
     }
 
     fn leave(&mut self, declared: &'a Declared, applied: &'a Applied) {
@@ -317,6 +339,7 @@ impl<'a> Planner<'a> {
         let before = self.actions.len();
         let settles = settling(schema, &found);
         if !reasons.is_empty() {
+            self.updated.insert(&declared.name);
             let mut action = self.action(
                 declared,
                 Act::Update,

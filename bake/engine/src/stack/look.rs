@@ -1,6 +1,7 @@
 //! Looking at what is there: the inventory that plans are made with, and what became of calls whose end is not
 //! known.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use olbake_core::rollout::{Fronting, Verdict};
@@ -9,6 +10,7 @@ use olbake_core::stack::planner::{Inventory, Sight};
 use olbake_core::stack::record::{Intent, IntentAct};
 use olbake_core::stack::state::Applied;
 use olbake_core::stack::{ObjectId, Record, ResourceName, ResourceType, StackName, StackState};
+use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -27,40 +29,81 @@ pub(super) fn object(stack: &StackName, name: &ResourceName, ty: &ResourceType, 
     Object { stack: stack.clone(), name: name.clone(), ty: ty.clone(), id: id.clone() }
 }
 
-/// Looks at every object of a stack.
+/// Looks at every object of a stack: those of a provider that can with few calls, the others one by one.
 pub async fn inventory(site: &Site, stack: &StackName, state: &StackState) -> Result<Inventory, StackError> {
     let permits = Arc::new(Semaphore::new(LOOKS));
-    let mut looks = JoinSet::new();
+    let mut looks: JoinSet<Result<Vec<(ObjectId, Sight)>, StackError>> = JoinSet::new();
+    let mut together: BTreeMap<&str, Vec<(Object, Applied)>> = BTreeMap::new();
     for (name, applied) in &state.resources {
-        let (site, permits) = (site.clone(), permits.clone());
         let object = object(stack, name, &applied.ty, &applied.id);
         let applied = applied.clone();
+        if site.provider(&object.ty)?.bulk().is_some() {
+            together.entry(state.resources[name].ty.provider()).or_default().push((object, applied));
+            continue;
+        }
+        let (site, permits) = (site.clone(), permits.clone());
         looks.spawn(async move {
             let _permit = permits.acquire_owned().await;
             let sight = look(&site, &object, &applied).await?;
-            Ok::<_, StackError>((object.id, sight))
+            Ok(vec![(object.id, sight)])
         });
+    }
+    for (provider, objects) in together {
+        let (site, provider) = (site.clone(), provider.to_owned());
+        looks.spawn(async move { look_together(&site, &provider, objects).await });
     }
     let mut found = Inventory::new();
     while let Some(look) = looks.join_next().await {
-        let (id, sight) = look??;
-        found.insert(id, sight);
+        found.extend(look??);
     }
     Ok(found)
 }
 
 async fn look(site: &Site, object: &Object, applied: &Applied) -> Result<Sight, StackError> {
     let provider = site.provider(&object.ty)?;
-    let wrap = |source| StackError::Provider { name: object.name.clone(), source };
     let known = reveal_known(site, &applied.inputs);
-    let Some(Live { inputs, .. }) = provider.read(object, &known).await.map_err(wrap)? else {
-        return Ok(Sight::Gone);
+    let live = provider.read(object, &known).await;
+    let live = live.map_err(|source| StackError::Provider { name: object.name.clone(), source })?;
+    sight(site, object, applied, &known, live).await
+}
+
+/// Looks at the objects of a provider that looks at many at once.
+async fn look_together(
+    site: &Site,
+    provider: &str,
+    objects: Vec<(Object, Applied)>,
+) -> Result<Vec<(ObjectId, Sight)>, StackError> {
+    let known = |(object, applied): &(Object, Applied)| {
+        (object.clone(), reveal_known(site, &applied.inputs))
     };
+    let asked: Vec<(Object, Map<String, Value>)> = objects.iter().map(known).collect();
+    let bulk = site.providers.get(provider).and_then(|provider| provider.bulk());
+    let bulk = bulk.expect("it was asked before");
+    let lives = bulk.read_all(&asked).await;
+    let lives =
+        lives.map_err(|source| StackError::Listing { provider: provider.to_owned(), source })?;
+    let mut found = Vec::with_capacity(objects.len());
+    for ((object, applied), ((_, known), live)) in objects.iter().zip(asked.iter().zip(lives)) {
+        found.push((object.id.clone(), sight(site, object, applied, known, live).await?));
+    }
+    Ok(found)
+}
+
+async fn sight(
+    site: &Site,
+    object: &Object,
+    applied: &Applied,
+    known: &Map<String, Value>,
+    live: Option<Live>,
+) -> Result<Sight, StackError> {
+    let Some(Live { inputs, .. }) = live else { return Ok(Sight::Gone) };
+    let provider = site.provider(&object.ty)?;
     let is_group = site.catalog.get(&object.ty).is_some_and(|schema| schema.kind == Kind::Group);
     let (true, Some(fleet)) = (is_group, provider.fleet()) else { return Ok(Sight::There(inputs)) };
-    let seen = fleet.observe(object, &known).await.map_err(wrap)?;
+    let seen = fleet.observe(object, known).await;
+    let seen = seen.map_err(|source| StackError::Provider { name: object.name.clone(), source })?;
     let release = applied.group.as_ref().and_then(|group| group.release);
-    let fronting = Group::read(&known).map_or(Fronting::Nothing, |group| group.fronting());
+    let fronting = Group::read(known).map_or(Fronting::Nothing, |group| group.fronting());
     let serves = seen.iter().filter(|seen| seen.release == release && serves(seen, fronting));
     Ok(Sight::Group { properties: inputs, running: serves.count() as u64 })
 }

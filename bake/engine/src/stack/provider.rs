@@ -124,10 +124,26 @@ pub trait Provider: Send + Sync {
     /// Every object that exists here and carries a stack's name, whether a state knows of it or not.
     async fn list(&self) -> Result<Vec<Object>, ProviderError>;
 
+    /// What looks at many objects at once; none where each is looked at by itself.
+    fn bulk(&self) -> Option<&dyn Bulk> {
+        None
+    }
+
     /// The instances of groups; none where the provider has no groups.
     fn fleet(&self) -> Option<&dyn Fleet> {
         None
     }
+}
+
+/// Looks at many objects with few calls.
+#[async_trait]
+pub trait Bulk: Send + Sync {
+    /// Looks at objects of one stack, with what [`Provider::read`] is given for each. What it says comes in the same
+    /// order.
+    async fn read_all(
+        &self,
+        objects: &[(Object, Map<String, Value>)],
+    ) -> Result<Vec<Option<Live>>, ProviderError>;
 }
 
 /// An instance to be.

@@ -392,3 +392,114 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn outputs_that_an_update_changes_are_known_after_it() {
+    let catalog = catalog().with(
+        "local.template",
+        TypeSchema::object("a template")
+            .takes("content", Type::Str, Change::InPlace, "")
+            .gives("id", Type::Str, "")
+            .gives_anew("version", Type::Int, ""),
+    );
+    let declaration = |content: &str| {
+        let image = format!("{}:{}", output("template", "id"), output("template", "version"));
+        Declaration {
+            resources: vec![
+                declared("template", "local.template", json!({"content": content})),
+                declared("web", "local.group", json!({"network": "n", "image": image, "size": 0})),
+            ],
+            ..Declaration::new("applications.hello.QA".parse().unwrap())
+        }
+    };
+    let first = declaration("one");
+    let mut applied = StackState::default();
+    for (name, inputs, outputs) in [
+        ("template", json!({"content": "one"}), json!({"id": "t", "version": 1})),
+        ("web", json!({"network": "n", "image": "t:1", "size": 0}), json!({})),
+    ] {
+        let ty = first.resources.iter().find(|resource| resource.name.as_str() == name).unwrap().ty.clone();
+        let id = ObjectId::of(&first.stack, &name.parse().unwrap(), 1);
+        let action = Action { key: key(&Act::Create, &name.parse().unwrap(), &id), ..made(name, ty, id) };
+        let intent = action.intent(inputs.as_object().unwrap().clone()).unwrap();
+        applied.apply(&Record::Intent(Box::new(intent))).unwrap();
+        let outputs = outputs.as_object().unwrap().clone();
+        applied.apply(&Record::Done { key: action.key, outputs, seen: true }).unwrap();
+    }
+    let plan = |declaration: &Declaration| {
+        let facts = Facts {
+            declaration,
+            applied: &applied,
+            base: applied.digest(),
+            inventory: &Inventory::new(),
+            catalog: &catalog,
+            wishes: &Wishes::default(),
+        };
+        let plan = super::plan(&facts).unwrap();
+        plan.actions.iter().map(|action| format!("{} {}", action.act.verb(), action.name)).collect::<Vec<_>>()
+    };
+    assert_eq!(plan(&first), ["roll web"], "the first rollout is still to come");
+    assert_eq!(plan(&declaration("two")), ["update template", "update web", "roll web"]);
+}
+
+fn made(name: &str, ty: ResourceType, id: ObjectId) -> Action {
+    Action {
+        key: OperationKey(String::new()),
+        act: Act::Create,
+        name: name.parse().unwrap(),
+        ty,
+        id,
+        generation: 1,
+        inputs: Map::new(),
+        secrets: BTreeMap::new(),
+        changes: Vec::new(),
+        reasons: Vec::new(),
+        after: BTreeSet::new(),
+        dependencies: BTreeSet::new(),
+        protect: false,
+        retain: false,
+        holds_data: false,
+    }
+}
+
+#[test]
+fn sets_are_compared_without_order_once_what_is_in_them_is_known() {
+    let catalog = Catalog::default().with(
+        "local.table",
+        TypeSchema::object("a table")
+            .takes_or("members", Type::Set(Box::new(Type::Str)), json!([]), Change::InPlace, "")
+            .gives("id", Type::Str, ""),
+    );
+    let mut declaration = Declaration::new("applications.hello.QA".parse().unwrap());
+    let members = json!({"members": [output("a", "id"), output("b", "id")]});
+    declaration.resources = vec![
+        declared("a", "local.table", json!({"members": []})),
+        declared("b", "local.table", json!({"members": []})),
+        declared("c", "local.table", members),
+    ];
+    let mut applied = StackState::default();
+    for (name, inputs, id) in
+        [("a", json!({"members": []}), "z"), ("b", json!({"members": []}), "y"), ("c", json!({"members": ["y", "z"]}), "x")]
+    {
+        let object = ObjectId::of(&declaration.stack, &name.parse().unwrap(), 1);
+        let ty: ResourceType = "local.table".parse().unwrap();
+        let mut action = made(name, ty, object);
+        action.key = key(&Act::Create, &action.name, &action.id);
+        if name == "c" {
+            action.dependencies = ["a", "b"].map(|name| name.parse().unwrap()).into();
+        }
+        let intent = action.intent(inputs.as_object().unwrap().clone()).unwrap();
+        applied.apply(&Record::Intent(Box::new(intent))).unwrap();
+        let outputs = json!({"id": id}).as_object().unwrap().clone();
+        applied.apply(&Record::Done { key: action.key, outputs, seen: true }).unwrap();
+    }
+    let facts = Facts {
+        declaration: &declaration,
+        applied: &applied,
+        base: applied.digest(),
+        inventory: &Inventory::new(),
+        catalog: &catalog,
+        wishes: &Wishes::default(),
+    };
+    assert!(super::plan(&facts).unwrap().is_empty());
+}

@@ -1,0 +1,172 @@
+//! A cloud to test against: moto on a port of this host, and stacks in it. Every test has a region of its own.
+#![allow(clippy::unwrap_used, clippy::panic, dead_code, unreachable_pub, reason = "tests fail where something is amiss, and use what they need")]
+
+use std::collections::BTreeMap;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use camino::Utf8Path;
+use olbake_aws::provider::{AwsProvider, Patience};
+use olbake_aws::Account;
+use olbake_core::Digest;
+use olbake_core::rollout::Availability;
+use olbake_core::stack::declare::Declared;
+use olbake_core::stack::planner::Wishes;
+use olbake_core::stack::value::Reference;
+use olbake_core::stack::{Declaration, StackName};
+use olbake_engine::stack::provider::{Object, Provider};
+use olbake_engine::stack::{Change, Changed, HookCommand, Images, Preview, Refresh, Site, StackError, Stacks};
+use olbake_engine::state::{HoldOptions, StateStore};
+use serde_json::{Map, Value};
+
+/// Times that suit a cloud in which everything happens at once.
+pub const PATIENCE: Patience = Patience {
+    visible: Duration::from_secs(2),
+    absent: Duration::from_millis(20),
+    ready: Duration::from_secs(20),
+    gone: Duration::from_secs(20),
+    poll: Duration::from_millis(10),
+};
+
+/// Where moto answers; none: it is not installed here.
+pub fn moto() -> Option<String> {
+    static MOTO: OnceLock<Option<String>> = OnceLock::new();
+    MOTO.get_or_init(start).clone()
+}
+
+fn start() -> Option<String> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+    let server = cache.or_else(home)?.join("olbake/moto/bin/moto_server");
+    if !server.exists() {
+        assert!(std::env::var_os("OLBAKE_TEST_REQUIRE").is_none(), "{} is not there", server.display());
+        eprintln!("skipped: there is no {}", server.display());
+        return None;
+    }
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // It is to end with this process: the signal comes when the thread that started it ends, and this one does not.
+    std::thread::spawn(move || {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(server).args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+        command.env("MOTO_IAM_LOAD_MANAGED_POLICIES", "true");
+        let _child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        loop {
+            std::thread::park();
+        }
+    });
+    let until = Instant::now() + Duration::from_secs(60);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < until, "moto does not answer");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Some(format!("http://127.0.0.1:{port}"))
+}
+
+/// An account at moto, in a region.
+pub async fn account(region: &str) -> Option<Account> {
+    Some(Account::at(&moto()?, region, "test", "test").await)
+}
+
+/// Images that can always be launched.
+pub struct AllImages;
+
+#[async_trait::async_trait]
+impl Images for AllImages {
+    async fn availability(&self, _image: &Digest) -> Result<Availability, StackError> {
+        Ok(Availability::Launchable)
+    }
+
+    async fn upgrade_hooks(&self, _image: &Digest) -> Result<Vec<HookCommand>, StackError> {
+        Ok(Vec::new())
+    }
+}
+
+/// A region of the cloud with a provider and states.
+pub struct World {
+    pub provider: Arc<AwsProvider>,
+    pub stacks: Stacks,
+    _states: tempfile::TempDir,
+}
+
+impl World {
+    /// None: there is no cloud here.
+    pub async fn new(region: &str) -> Option<Self> {
+        let account = account(region).await?;
+        let provider = Arc::new(AwsProvider::with_patience(account, PATIENCE).unwrap());
+        let states = tempfile::tempdir().unwrap();
+        let folder = Utf8Path::from_path(states.path()).unwrap();
+        let site = Site::new(vec![provider.clone()], Arc::new(AllImages));
+        let store = StateStore::open("file://state", folder).unwrap();
+        Some(Self { provider, stacks: Stacks { store, site }, _states: states })
+    }
+
+    pub async fn change(&self, declaration: &Declaration, wishes: &Wishes) -> Result<Changed, StackError> {
+        let change = Change {
+            declaration,
+            wishes,
+            refresh: Refresh::Look,
+            expected: None,
+            approve: &|_: &Preview| Ok(()),
+        };
+        self.stacks.change(&change, HoldOptions::here("test", "test").unwrap()).await
+    }
+
+    /// Deploys, and looks that nothing is left to do.
+    pub async fn bring(&self, declaration: &Declaration) -> Changed {
+        let changed = self.change(declaration, &Wishes::default()).await.unwrap_or_else(|error| panic!("{error:#?}"));
+        self.settled(declaration).await;
+        changed
+    }
+
+    /// Nothing is left to do, and nothing is there that no state knows of.
+    pub async fn settled(&self, declaration: &Declaration) {
+        let preview = self.stacks.preview(declaration, &Wishes::default(), Refresh::Look).await.unwrap();
+        let left: Vec<_> = preview.plan.actions.iter().map(|action| (&action.key, &action.reasons)).collect();
+        assert!(left.is_empty(), "{left:#?}");
+        assert_eq!(self.stacks.orphans(&declaration.stack).await.unwrap(), []);
+    }
+
+    /// Removes everything; nothing of the stack is there afterwards.
+    pub async fn destroy(&self, declaration: &Declaration) {
+        let wishes = Wishes { destroy: true, ..Wishes::default() };
+        self.change(declaration, &wishes).await.unwrap_or_else(|error| panic!("{error:#?}"));
+        assert_eq!(self.of(&declaration.stack).await, []);
+    }
+
+    /// What is there of a stack.
+    pub async fn of(&self, stack: &StackName) -> Vec<Object> {
+        self.provider.list().await.unwrap().into_iter().filter(|object| object.stack == *stack).collect()
+    }
+}
+
+/// The placeholder of an output.
+pub fn output(resource: &str, name: &str) -> Value {
+    Value::String(Reference { resource: resource.parse().unwrap(), output: name.to_owned() }.marker())
+}
+
+/// A resource, its properties in canonical form.
+pub fn resource(name: &str, ty: &str, inputs: &Value) -> Declared {
+    let ty = ty.parse().unwrap();
+    let inputs = complete(&ty, inputs);
+    Declared::new(name.parse().unwrap(), ty, inputs)
+}
+
+/// Properties in canonical form.
+pub fn complete(ty: &olbake_core::stack::ResourceType, inputs: &Value) -> Map<String, Value> {
+    let catalog = AwsProvider::types();
+    let schema = catalog.get(ty).unwrap_or_else(|| panic!("there is no {ty}"));
+    schema.coerce(inputs.as_object().unwrap()).unwrap_or_else(|problems| panic!("{ty}: {problems:?}"))
+}
+
+/// A declaration of resources, with outputs.
+pub fn declaration(stack: &str, resources: Vec<Declared>, outputs: &[(&str, Value)]) -> Declaration {
+    let outputs = outputs.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+    Declaration {
+        resources,
+        outputs: outputs.collect::<BTreeMap<_, _>>(),
+        ..Declaration::new(stack.parse().unwrap())
+    }
+}
