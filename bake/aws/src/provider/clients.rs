@@ -1,10 +1,12 @@
 //! The services of AWS that the provider asks, and how long it waits for them. Main type: [`Aws`].
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::images::Amis;
 use super::problem::{Nature, Problem};
 use crate::Account;
 
@@ -66,6 +68,7 @@ impl Looks {
 pub(super) struct Aws {
     pub(super) account: Account,
     pub(super) patience: Patience,
+    pub(super) amis: Arc<dyn Amis>,
     pub(super) ec2: aws_sdk_ec2::Client,
     pub(super) iam: aws_sdk_iam::Client,
     pub(super) balancing: aws_sdk_elasticloadbalancingv2::Client,
@@ -79,12 +82,13 @@ pub(super) struct Aws {
 }
 
 impl Aws {
-    pub(super) fn new(account: Account, patience: Patience) -> Self {
+    pub(super) fn new(account: Account, patience: Patience, amis: Arc<dyn Amis>) -> Self {
         let config = account.config();
         // Another endpoint is another place, whose names of buckets are no host names.
         let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(config.endpoint_url().is_some());
         Self {
             patience,
+            amis,
             ec2: aws_sdk_ec2::Client::new(config),
             iam: aws_sdk_iam::Client::new(config),
             balancing: aws_sdk_elasticloadbalancingv2::Client::new(config),

@@ -107,13 +107,8 @@ async fn details(
     aws: &Aws,
     of: EntityType,
 ) -> Result<(Vec<RoleDetail>, Vec<ManagedPolicyDetail>, Vec<GroupDetail>), Problem> {
-    let mut pages = aws
-        .iam
-        .get_account_authorization_details()
-        .filter(of)
-        .into_paginator()
-        .page_size(1000)
-        .send();
+    let mut pages =
+        aws.iam.get_account_authorization_details().filter(of).into_paginator().page_size(1000).send();
     let (mut roles, mut policies, mut groups) = (Vec::new(), Vec::new(), Vec::new());
     while let Some(page) = pages.next().await {
         let page = page.map_err(problem("iam:GetAccountAuthorizationDetails"))?;
@@ -328,7 +323,9 @@ impl Kind for Policy {
 
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let Some(only) = which.only() else { return Self::many(aws, &which).await };
-        let Some((arn, tags, version)) = Self::one(aws, only.id().as_str()).await? else { return Ok(Vec::new()) };
+        let Some((arn, tags, version)) = Self::one(aws, only.id().as_str()).await? else {
+            return Ok(Vec::new());
+        };
         let text = Self::text(aws, &arn, &version).await?;
         let seen = Owner::read(&tags).zip(text);
         Ok(seen.map(|(owner, text)| Self::sighting(&which, &arn, owner, &text)).into_iter().collect())
@@ -347,7 +344,8 @@ impl Kind for Policy {
         }
         // There may be five versions: what is no longer in force goes.
         let call = aws.iam.list_policy_versions().policy_arn(&there.native).into_paginator().items().send();
-        let versions = call.collect::<Result<Vec<_>, _>>().await.map_err(problem("iam:ListPolicyVersions"))?;
+        let versions =
+            call.collect::<Result<Vec<_>, _>>().await.map_err(problem("iam:ListPolicyVersions"))?;
         for old in versions.iter().filter(|version| !version.is_default_version()) {
             let call = aws.iam.delete_policy_version().policy_arn(&there.native);
             let call = call.set_version_id(old.version_id().map(str::to_owned));
@@ -361,7 +359,8 @@ impl Kind for Policy {
 
     async fn remove(&self, aws: &Aws, there: &Sighting) -> Result<(), Problem> {
         let call = aws.iam.list_policy_versions().policy_arn(&there.native).into_paginator().items().send();
-        let versions = call.collect::<Result<Vec<_>, _>>().await.map_err(problem("iam:ListPolicyVersions"))?;
+        let versions =
+            call.collect::<Result<Vec<_>, _>>().await.map_err(problem("iam:ListPolicyVersions"))?;
         for old in versions.iter().filter(|version| !version.is_default_version()) {
             let call = aws.iam.delete_policy_version().policy_arn(&there.native);
             let call = call.set_version_id(old.version_id().map(str::to_owned));
@@ -473,8 +472,9 @@ impl Kind for InstanceProfile {
             // A list does not have the tags; the name says whose it is that is asked for.
             let wanted =
                 which.wanted().iter().find(|wanted| wanted.id().as_str() == profile.instance_profile_name());
-            let owner = Owner::read(&tags_of(profile.tags()))
-                .or_else(|| which.only().is_none().then(|| wanted.map(|wanted| Owner::of(wanted.object)))?)?;
+            let owner = Owner::read(&tags_of(profile.tags())).or_else(|| {
+                which.only().is_none().then(|| wanted.map(|wanted| Owner::of(wanted.object)))?
+            })?;
             let role = profile.roles().first().map(|role| role.role_name().to_owned());
             let seen = Sighting::new(owner, profile.instance_profile_name(), json!({"role": role}));
             Some(seen.gives("arn", profile.arn()))

@@ -15,25 +15,32 @@
 //! | `iam.rs` | roles, policies, instance profiles |
 //! | `balancing.rs` | load balancers, target groups, listeners, rules |
 //! | `group/` | Auto Scaling groups and their instances |
+//! | `images.rs`, `probe.rs`, `command.rs` | what instances run, how they answer, commands on them |
 
 mod balancing;
 mod clients;
+mod command;
 mod ec2;
+mod group;
 mod iam;
+mod images;
 mod kind;
 mod owner;
+mod probe;
 mod problem;
 mod schema;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use olbake_core::stack::{Catalog, ResourceType};
-use olbake_engine::stack::provider::{Bulk, Live, Object, Provider, ProviderError};
+use olbake_engine::stack::provider::{Bulk, Fleet, Live, Object, Provider, ProviderError};
 use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 
 pub use clients::Patience;
+pub use images::{Amis, NoAmis};
 
 use crate::Account;
 use clients::Aws;
@@ -45,7 +52,7 @@ const TYPES: usize = 8;
 
 /// Every type, under its name.
 fn kinds() -> impl Iterator<Item = (&'static str, &'static dyn Kind)> {
-    [ec2::KINDS, iam::KINDS, balancing::KINDS].into_iter().flatten().copied()
+    [ec2::KINDS, iam::KINDS, balancing::KINDS, group::KINDS].into_iter().flatten().copied()
 }
 
 /// An account of AWS in a region.
@@ -55,20 +62,21 @@ pub struct AwsProvider {
 }
 
 impl AwsProvider {
-    /// The provider of an account. It has to have a region.
-    pub fn open(account: Account) -> Result<Self, ProviderError> {
-        Self::with_patience(account, Patience::default())
-    }
-
-    /// The provider, with another patience.
-    pub fn with_patience(account: Account, patience: Patience) -> Result<Self, ProviderError> {
+    /// The provider of an account, which has to have a region. `amis` says which image a version is there.
+    pub fn open(account: Account, amis: Arc<dyn Amis>) -> Result<Self, ProviderError> {
         if account.region().is_none() {
             return Err(ProviderError::Refused {
                 message: "no region is named".to_owned(),
                 help: Some("set `AWS_REGION`, or `region` in `~/.aws/config`".to_owned()),
             });
         }
-        Ok(Self { aws: Aws::new(account, patience) })
+        Ok(Self { aws: Aws::new(account, Patience::default(), amis) })
+    }
+
+    /// The same with another patience.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { aws: Aws { patience, ..self.aws } }
     }
 
     /// The types of resources, without an account.
@@ -288,6 +296,10 @@ impl Provider for AwsProvider {
     fn bulk(&self) -> Option<&dyn Bulk> {
         Some(self)
     }
+
+    fn fleet(&self) -> Option<&dyn Fleet> {
+        Some(self)
+    }
 }
 
 #[async_trait]
@@ -310,7 +322,8 @@ impl Bulk for AwsProvider {
                 looks.spawn(async move { provider.look_at(kind, &objects).await });
             }
             let Some(look) = looks.join_next().await else { break };
-            let look = look.map_err(|error| ProviderError::failed("objects could not be looked at", error))?;
+            let look =
+                look.map_err(|error| ProviderError::failed("objects could not be looked at", error))?;
             for (object, live) in look.map_err(Problem::after)? {
                 seen.insert(object.id, live);
             }

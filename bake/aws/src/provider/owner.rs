@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn only_differences_are_set() {
-        let there = Tags::from([("a".into(), "1".into()), ("b".into(), "2".into()), ("aws:x".into(), "".into())]);
+        let there =
+            Tags::from([("a".into(), "1".into()), ("b".into(), "2".into()), ("aws:x".into(), "".into())]);
         let wanted = Tags::from([("a".into(), "1".into()), ("c".into(), "3".into())]);
         let (set, gone) = difference(&there, &wanted);
         assert_eq!((set, gone), (Tags::from([("c".into(), "3".into())]), vec!["b".to_owned()]));

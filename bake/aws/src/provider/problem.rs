@@ -95,8 +95,12 @@ impl Problem {
     /// As it is told, where nothing was made before it.
     pub(super) fn before(self) -> ProviderError {
         let help = match self.nature {
-            Nature::Forbidden => Some(format!("allow `{}` in the IAM policy of whoever runs this", self.action)),
-            Nature::Unknown => Some("`aws sts get-caller-identity` says who asks; `AWS_PROFILE` chooses".to_owned()),
+            Nature::Forbidden => {
+                Some(format!("allow `{}` in the IAM policy of whoever runs this", self.action))
+            }
+            Nature::Unknown => {
+                Some("`aws sts get-caller-identity` says who asks; `AWS_PROFILE` chooses".to_owned())
+            }
             Nature::Refused | Nature::Absent | Nature::Exists => None,
             Nature::Busy | Nature::Failed => return self.after(),
         };
@@ -116,17 +120,39 @@ fn nature(code: &str, message: &str) -> Nature {
         "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "AuthorizationError" => {
             Nature::Forbidden
         }
-        "AuthFailure" | "InvalidClientTokenId" | "UnrecognizedClientException" | "ExpiredToken"
-        | "ExpiredTokenException" | "RequestExpired" | "SignatureDoesNotMatch" | "InvalidAccessKeyId" => {
-            Nature::Unknown
-        }
-        "DependencyViolation" | "DeleteConflict" | "ResourceInUse" | "ResourceInUseException"
-        | "ResourceInUseFault" | "IncorrectState" | "IncorrectInstanceState" | "OperationInProgress"
-        | "ScalingActivityInProgress" | "ConcurrentModification" | "PriorRequestNotComplete"
-        | "HostedZoneNotEmpty" | "BucketNotEmpty" | "OperationAborted" | "ConflictException"
-        | "InvalidIPAddress.InUse" | "Resource.AlreadyAssociated" | "UnfulfilledCondition" => Nature::Busy,
-        "NoSuchEntity" | "NoSuchBucket" | "NoSuchKey" | "ResourceNotFoundException" | "NotFoundException"
-        | "ParameterNotFound" | "NoSuchHostedZone" => Nature::Absent,
+        "AuthFailure"
+        | "InvalidClientTokenId"
+        | "UnrecognizedClientException"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "RequestExpired"
+        | "SignatureDoesNotMatch"
+        | "InvalidAccessKeyId" => Nature::Unknown,
+        "DependencyViolation"
+        | "DeleteConflict"
+        | "ResourceInUse"
+        | "ResourceInUseException"
+        | "ResourceInUseFault"
+        | "IncorrectState"
+        | "IncorrectInstanceState"
+        | "OperationInProgress"
+        | "ScalingActivityInProgress"
+        | "ConcurrentModification"
+        | "PriorRequestNotComplete"
+        | "HostedZoneNotEmpty"
+        | "BucketNotEmpty"
+        | "OperationAborted"
+        | "ConflictException"
+        | "InvalidIPAddress.InUse"
+        | "Resource.AlreadyAssociated"
+        | "UnfulfilledCondition" => Nature::Busy,
+        "NoSuchEntity"
+        | "NoSuchBucket"
+        | "NoSuchKey"
+        | "ResourceNotFoundException"
+        | "NotFoundException"
+        | "ParameterNotFound"
+        | "NoSuchHostedZone" => Nature::Absent,
         // A role's profile takes a while until EC2 and Auto Scaling know of it.
         _ if message.contains("Invalid IAM Instance Profile")
             || message.contains("Invalid IamInstanceProfile") =>
@@ -140,8 +166,12 @@ fn nature(code: &str, message: &str) -> Nature {
         {
             Nature::Exists
         }
-        _ if ends(&["Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"])
-            || code.contains("InternalError")
+        _ if ends(&[
+            "Throttling",
+            "ThrottlingException",
+            "RequestLimitExceeded",
+            "TooManyRequestsException",
+        ]) || code.contains("InternalError")
             || code.contains("InternalFailure")
             || code.contains("ServiceUnavailable")
             || code.contains("InsufficientInstanceCapacity") =>

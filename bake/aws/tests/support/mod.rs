@@ -1,5 +1,11 @@
 //! A cloud to test against: moto on a port of this host, and stacks in it. Every test has a region of its own.
-#![allow(clippy::unwrap_used, clippy::panic, dead_code, unreachable_pub, reason = "tests fail where something is amiss, and use what they need")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    dead_code,
+    unreachable_pub,
+    reason = "tests fail where something is amiss, and use what they need"
+)]
 
 use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};
@@ -9,16 +15,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use camino::Utf8Path;
-use olbake_aws::provider::{AwsProvider, Patience};
 use olbake_aws::Account;
+use olbake_aws::provider::{Amis, AwsProvider, Patience};
 use olbake_core::Digest;
 use olbake_core::rollout::Availability;
 use olbake_core::stack::declare::Declared;
 use olbake_core::stack::planner::Wishes;
 use olbake_core::stack::value::Reference;
 use olbake_core::stack::{Declaration, StackName};
-use olbake_engine::stack::provider::{Object, Provider};
-use olbake_engine::stack::{Change, Changed, HookCommand, Images, Preview, Refresh, Site, StackError, Stacks};
+use olbake_engine::stack::provider::{Object, Provider, ProviderError};
+use olbake_engine::stack::{
+    Change, Changed, HookCommand, Images, Preview, Refresh, Site, StackError, Stacks,
+};
 use olbake_engine::state::{HoldOptions, StateStore};
 use serde_json::{Map, Value};
 
@@ -84,8 +92,36 @@ impl Images for AllImages {
     }
 }
 
+/// Images that were registered for a test, by name.
+#[derive(Debug, Default)]
+pub struct SomeAmis(pub BTreeMap<Digest, String>);
+
+#[async_trait::async_trait]
+impl Amis for SomeAmis {
+    async fn ami(&self, version: &Digest, _region: &str) -> Result<Option<String>, ProviderError> {
+        Ok(self.0.get(version).cloned())
+    }
+}
+
+/// The digest of an image that every world has: `one`, `two`, `three`.
+pub fn image(name: &str) -> Digest {
+    Digest::of(name.as_bytes())
+}
+
+async fn register(account: &Account) -> SomeAmis {
+    let ec2 = aws_sdk_ec2::Client::new(account.config());
+    let mut found = BTreeMap::new();
+    for name in ["one", "two", "three"] {
+        let call = ec2.register_image().name(name).root_device_name("/dev/xvda");
+        let registered = call.send().await.unwrap();
+        found.insert(image(name), registered.image_id.unwrap());
+    }
+    SomeAmis(found)
+}
+
 /// A region of the cloud with a provider and states.
 pub struct World {
+    pub account: Account,
     pub provider: Arc<AwsProvider>,
     pub stacks: Stacks,
     _states: tempfile::TempDir,
@@ -95,12 +131,14 @@ impl World {
     /// None: there is no cloud here.
     pub async fn new(region: &str) -> Option<Self> {
         let account = account(region).await?;
-        let provider = Arc::new(AwsProvider::with_patience(account, PATIENCE).unwrap());
+        let amis = Arc::new(register(&account).await);
+        let provider = AwsProvider::open(account.clone(), amis).unwrap().with_patience(PATIENCE);
+        let provider = Arc::new(provider);
         let states = tempfile::tempdir().unwrap();
         let folder = Utf8Path::from_path(states.path()).unwrap();
         let site = Site::new(vec![provider.clone()], Arc::new(AllImages));
         let store = StateStore::open("file://state", folder).unwrap();
-        Some(Self { provider, stacks: Stacks { store, site }, _states: states })
+        Some(Self { account, provider, stacks: Stacks { store, site }, _states: states })
     }
 
     pub async fn change(&self, declaration: &Declaration, wishes: &Wishes) -> Result<Changed, StackError> {
@@ -116,7 +154,8 @@ impl World {
 
     /// Deploys, and looks that nothing is left to do.
     pub async fn bring(&self, declaration: &Declaration) -> Changed {
-        let changed = self.change(declaration, &Wishes::default()).await.unwrap_or_else(|error| panic!("{error:#?}"));
+        let changed =
+            self.change(declaration, &Wishes::default()).await.unwrap_or_else(|error| panic!("{error:#?}"));
         self.settled(declaration).await;
         changed
     }

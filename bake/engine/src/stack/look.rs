@@ -73,15 +73,12 @@ async fn look_together(
     provider: &str,
     objects: Vec<(Object, Applied)>,
 ) -> Result<Vec<(ObjectId, Sight)>, StackError> {
-    let known = |(object, applied): &(Object, Applied)| {
-        (object.clone(), reveal_known(site, &applied.inputs))
-    };
+    let known = |(object, applied): &(Object, Applied)| (object.clone(), reveal_known(site, &applied.inputs));
     let asked: Vec<(Object, Map<String, Value>)> = objects.iter().map(known).collect();
     let bulk = site.providers.get(provider).and_then(|provider| provider.bulk());
     let bulk = bulk.expect("it was asked before");
     let lives = bulk.read_all(&asked).await;
-    let lives =
-        lives.map_err(|source| StackError::Listing { provider: provider.to_owned(), source })?;
+    let lives = lives.map_err(|source| StackError::Listing { provider: provider.to_owned(), source })?;
     let mut found = Vec::with_capacity(objects.len());
     for ((object, applied), ((_, known), live)) in objects.iter().zip(asked.iter().zip(lives)) {
         found.push((object.id.clone(), sight(site, object, applied, known, live).await?));

@@ -4,11 +4,12 @@
 //! repeated: a create of an id that is there gives that object, a delete of one that is gone succeeds. So after a
 //! crash the question "did it happen?" has an answer, and asking again does no harm.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use olbake_core::Digest;
-use olbake_core::rollout::{CheckName, InstanceId, Verdict};
+use olbake_core::rollout::{CheckName, InstanceId, Lien, Verdict};
 use olbake_core::stack::{Catalog, ObjectId, ResourceName, ResourceType, StackName};
 use serde_json::{Map, Value};
 
@@ -268,4 +269,47 @@ pub trait Fleet: Send + Sync {
 
     /// Ends an instance and removes what was its own. Volumes stay.
     async fn terminate(&self, group: &Object, instance: &InstanceId) -> Result<(), ProviderError>;
+
+    /// The temporary changes of a group that its rollouts need.
+    fn liens(&self) -> BTreeSet<Lien> {
+        BTreeSet::new()
+    }
+
+    /// Makes a temporary change; one that is made already stays.
+    async fn take(&self, _group: &Object, _lien: Lien) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    /// Undoes a temporary change; one that is undone already stays so.
+    async fn release(&self, _group: &Object, _lien: Lien) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    /// Has whatever keeps the group alive by itself start instances of a release from now on. It is told once a
+    /// rollout is over: the release that holds, and the properties that make it, complete.
+    async fn keep(
+        &self,
+        _group: &Object,
+        _inputs: &Map<String, Value>,
+        _release: &Digest,
+        _properties: &Map<String, Value>,
+    ) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    /// Whether somebody else replaces a group's instances, so that no rollout of ours does.
+    fn delegates(&self, _inputs: &Map<String, Value>) -> bool {
+        false
+    }
+
+    /// Has somebody else bring a group's instances to its release and its size, and waits until that is done. One
+    /// that is under way to there is gone on with.
+    async fn delegate(
+        &self,
+        group: &Object,
+        _inputs: &Map<String, Value>,
+        _release: &Digest,
+    ) -> Result<(), ProviderError> {
+        Err(ProviderError::refused(format!("nobody else replaces the instances of `{}`", group.name)))
+    }
 }

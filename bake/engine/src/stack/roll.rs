@@ -31,6 +31,9 @@ const TICK: Duration = Duration::from_millis(300);
 /// Brings a group's instances to what its properties say.
 pub(super) async fn roll(work: &Work, action: &Action, inputs: Map<String, Value>) -> Result<(), StackError> {
     let driver = Driver::new(work, action, inputs).await?;
+    if driver.fleet()?.delegates(&driver.revealed) {
+        return driver.delegate().await;
+    }
     let mut machine = driver.machine().await?;
     driver.run(&mut machine).await
 }
@@ -166,7 +169,7 @@ impl<'a> Driver<'a> {
             fronting: self.group.fronting(),
             checks: self.group.checks(),
             hooks,
-            liens: BTreeSet::new(),
+            liens: self.fleet()?.liens(),
             inherited_liens,
             preflight,
         })
@@ -277,30 +280,58 @@ impl<'a> Driver<'a> {
 
     async fn finish(&self, machine: &Rollout, outcome: &Outcome) -> Result<(), StackError> {
         let report = machine.report();
-        let seen = self.fleet()?.observe(&self.object, &self.revealed).await.map_err(|e| self.wrap(e))?;
-        let instances = seen.iter().filter_map(|seen| self.existing(seen)).collect();
-        let schema = self.site().catalog.get(&self.object.ty);
-        let group = match (outcome, schema) {
-            (Outcome::Succeeded, Some(schema)) => GroupState {
-                release: Some(self.to.inputs),
-                properties: release_properties(schema, &self.inputs),
-                size: self.group.size,
-                instances,
-                refused: None,
-            },
-            _ => GroupState {
-                instances,
-                refused: Some(Refused { release: self.to.inputs, why: outcome.to_string() }),
-                ..self.before.clone()
-            },
-        };
-        self.work.held.append(Record::RolledOut { name: self.name.clone(), group }).await?;
+        let succeeded = *outcome == Outcome::Succeeded;
+        self.keep(succeeded).await?;
+        let refused = (!succeeded).then(|| outcome.to_string());
+        self.conclude(refused).await?;
         let event = StackEvent::RolloutOver { group: self.name.clone(), report: Box::new(report) };
         self.site().say(event);
         match outcome {
             Outcome::Succeeded => Ok(()),
             other => Err(StackError::Rollout { name: self.name.clone(), outcome: other.to_string() }),
         }
+    }
+
+    /// Tells whatever keeps the group alive by itself which release holds.
+    async fn keep(&self, succeeded: bool) -> Result<(), StackError> {
+        let before = captured(&self.before).map(|from| from.release);
+        let holds = if succeeded { Some(self.to) } else { before };
+        let Some(release) = holds else { return Ok(()) };
+        let Some(properties) = self.releases.get(&release) else { return Ok(()) };
+        let kept = self.fleet()?.keep(&self.object, &self.revealed, &release.inputs, properties).await;
+        kept.map_err(|error| self.wrap(error))
+    }
+
+    /// Writes down what the group runs now; with a reason, that it did not take its new release.
+    async fn conclude(&self, refused: Option<String>) -> Result<(), StackError> {
+        let seen = self.fleet()?.observe(&self.object, &self.revealed).await.map_err(|e| self.wrap(e))?;
+        let instances = seen.iter().filter_map(|seen| self.existing(seen)).collect();
+        let schema = self.site().catalog.get(&self.object.ty);
+        let group = match (refused, schema) {
+            (None, Some(schema)) => GroupState {
+                release: Some(self.to.inputs),
+                properties: release_properties(schema, &self.inputs),
+                size: self.group.size,
+                instances,
+                refused: None,
+            },
+            (why, _) => GroupState {
+                instances,
+                refused: why.map(|why| Refused { release: self.to.inputs, why }),
+                ..self.before.clone()
+            },
+        };
+        self.work.held.append(Record::RolledOut { name: self.name.clone(), group }).await?;
+        Ok(())
+    }
+
+    /// Has the provider's own machinery replace the instances.
+    async fn delegate(&self) -> Result<(), StackError> {
+        self.work.held.permit()?;
+        let done = self.fleet()?.delegate(&self.object, &self.revealed, &self.to.inputs).await;
+        let refused = done.as_ref().err().map(|error| whole(error));
+        self.conclude(refused).await?;
+        done.map_err(|error| self.wrap(error))
     }
 }
 
@@ -330,7 +361,8 @@ impl Doing {
         let Self { object, inputs, .. } = self;
         let fleet = fleet(&*self.provider)?;
         match action {
-            rollout::Action::TakeLien { .. } | rollout::Action::ReleaseLien { .. } => Ok(()),
+            rollout::Action::TakeLien { lien } => fleet.take(object, *lien).await,
+            rollout::Action::ReleaseLien { lien } => fleet.release(object, *lien).await,
             rollout::Action::Launch { instance, release, slot } => {
                 let properties = self.releases.get(release);
                 let properties = properties.ok_or_else(|| {

@@ -65,7 +65,11 @@ pub(super) fn shared(there: &Shares, wanted: &[String]) -> Shares {
     let same = there.len() == wanted.len() && wanted.iter().all(|arn| there.contains_key(arn));
     match same {
         true => there.clone(),
-        false => wanted.iter().zip([ALL].into_iter().chain(std::iter::repeat(0))).map(|(a, w)| (a.clone(), w)).collect(),
+        false => wanted
+            .iter()
+            .zip([ALL].into_iter().chain(std::iter::repeat(0)))
+            .map(|(a, w)| (a.clone(), w))
+            .collect(),
     }
 }
 

@@ -44,7 +44,12 @@ pub(super) async fn describe(aws: &Aws, which: Which<'_>) -> Result<Vec<Seen>, P
 impl Kind for LoadBalancer {
     fn schema(&self) -> TypeSchema {
         TypeSchema::object("Requests come to it, and it sends them on.")
-            .takes("subnet_ids", set_of(Type::Str), Change::InPlace, "where it is: subnets of two zones at least")
+            .takes(
+                "subnet_ids",
+                set_of(Type::Str),
+                Change::InPlace,
+                "where it is: subnets of two zones at least",
+            )
             .takes_or(
                 "security_group_ids",
                 set_of(Type::Str),
@@ -81,9 +86,8 @@ impl Kind for LoadBalancer {
 
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let balancers = describe(aws, which).await?;
-        let named = |seen: &Seen| {
-            Some((seen.load_balancer_name()?.to_owned(), seen.load_balancer_arn()?.to_owned()))
-        };
+        let named =
+            |seen: &Seen| Some((seen.load_balancer_name()?.to_owned(), seen.load_balancer_arn()?.to_owned()));
         let named: Vec<_> = balancers.iter().filter_map(named).collect();
         let owners = owners_by_name(aws, which, &named).await?;
         let see = |seen: &Seen| {

@@ -138,7 +138,8 @@ impl Kind for Listener {
         for (arn, all) in by_balancer {
             let listeners = of_balancer(aws, arn).await?;
             let see = |wanted: &&Wanted<'_>| {
-                let has = |seen: &&Seen| seen.port().map(|port| json!(port)).as_ref() == wanted.inputs.get("port");
+                let has =
+                    |seen: &&Seen| seen.port().map(|port| json!(port)).as_ref() == wanted.inputs.get("port");
                 sighting(listeners.iter().find(has)?, Owner::of(wanted.object))
             };
             found.extend(all.iter().filter_map(see));

@@ -104,7 +104,13 @@ impl Kind for TargetGroup {
                 Change::Replace,
                 "what targets are",
             )
-            .takes_or("health_check", check, check_default, Change::InPlace, "how targets are checked; times in seconds")
+            .takes_or(
+                "health_check",
+                check,
+                check_default,
+                Change::InPlace,
+                "how targets are checked; times in seconds",
+            )
             .takes_or(
                 "deregistration_delay",
                 Type::Int,

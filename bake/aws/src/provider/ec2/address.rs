@@ -17,10 +17,11 @@ pub(super) struct ElasticIp;
 #[async_trait]
 impl Kind for ElasticIp {
     fn schema(&self) -> TypeSchema {
-        TypeSchema::object("A public address that stays.")
-            .tagged()
-            .gives_id("its id: `eipalloc-…`")
-            .gives("public_ip", Type::Str, "the address")
+        TypeSchema::object("A public address that stays.").tagged().gives_id("its id: `eipalloc-…`").gives(
+            "public_ip",
+            Type::Str,
+            "the address",
+        )
     }
 
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {

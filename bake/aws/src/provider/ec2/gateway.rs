@@ -61,7 +61,9 @@ impl Kind for InternetGateway {
         if let Some(vpc) = there.text("vpc_id") {
             let call = aws.ec2.detach_internet_gateway().internet_gateway_id(&there.native).vpc_id(vpc);
             match call.send().await.map_err(problem("ec2:DetachInternetGateway")) {
-                Err(problem) if !(problem.is("Gateway.NotAttached") || problem.nature() == Nature::Absent) => {
+                Err(problem)
+                    if !(problem.is("Gateway.NotAttached") || problem.nature() == Nature::Absent) =>
+                {
                     return Err(problem);
                 }
                 _ => {}
@@ -97,7 +99,12 @@ impl Kind for NatGateway {
         TypeSchema::object("The way from private subnets to the internet.")
             .delete_first()
             .takes("subnet_id", Type::Str, Change::Replace, "a public subnet: its `id`")
-            .takes("allocation_id", Type::Str, Change::Replace, "its public address: an `aws.elastic_ip`'s `id`")
+            .takes(
+                "allocation_id",
+                Type::Str,
+                Change::Replace,
+                "its public address: an `aws.elastic_ip`'s `id`",
+            )
             .tagged()
             .gives_id("its id: `nat-…`")
             .gives("public_ip", Type::Str.or_none(), "its public address")

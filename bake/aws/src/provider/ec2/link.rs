@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use aws_sdk_ec2::types::{ResourceType, VpcEndpointType, VpcPeeringConnectionStateReasonCode as PeeringState};
+use aws_sdk_ec2::types::{
+    ResourceType, VpcEndpointType, VpcPeeringConnectionStateReasonCode as PeeringState,
+};
 use olbake_core::settings::Type;
 use olbake_core::stack::catalog::{Change, TypeSchema};
 use serde_json::{Value, json};
@@ -110,7 +112,13 @@ impl Kind for GatewayEndpoint {
         TypeSchema::object("The way from a VPC to S3 or DynamoDB without the internet.")
             .takes("vpc_id", Type::Str, Change::Replace, "the VPC: its `id`")
             .takes("service", words(&["s3", "dynamodb"]), Change::Replace, "what it leads to")
-            .takes_or("route_table_ids", set_of(Type::Str), json!([]), Change::InPlace, "the tables that know of it")
+            .takes_or(
+                "route_table_ids",
+                set_of(Type::Str),
+                json!([]),
+                Change::InPlace,
+                "the tables that know of it",
+            )
             .tagged()
             .gives_id("its id: `vpce-…`")
     }

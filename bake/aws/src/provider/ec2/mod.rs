@@ -18,6 +18,8 @@ use super::kind::{Kind, Settled, Sighting, Wanted, Which};
 use super::owner::{self, Owner, Tags};
 use super::problem::{Problem, problem};
 
+pub(super) use template::{Release, release_version};
+
 /// The types of this folder.
 pub(super) const KINDS: &[(&str, &dyn Kind)] = &[
     ("aws.vpc", &vpc::Vpc),

@@ -149,8 +149,9 @@ impl Kind for SecurityGroupRule {
             .set_referenced_group_id(rule.source_security_group_id)
             .set_description(rule.description)
             .build();
-        let update =
-            SecurityGroupRuleUpdate::builder().security_group_rule_id(&there.native).security_group_rule(request);
+        let update = SecurityGroupRuleUpdate::builder()
+            .security_group_rule_id(&there.native)
+            .security_group_rule(request);
         let call = aws.ec2.modify_security_group_rules().group_id(rule.security_group_id);
         let call = call.security_group_rules(update.build());
         call.send().await.map_err(problem("ec2:ModifySecurityGroupRules"))?;

@@ -34,19 +34,21 @@ fn lets_everything_out(group: &aws_sdk_ec2::types::SecurityGroup) -> bool {
 #[async_trait]
 impl Kind for SecurityGroup {
     fn schema(&self) -> TypeSchema {
-        TypeSchema::object("What may reach its members, and what they may reach: with `aws.security_group_rule`s.")
-            .takes("vpc_id", Type::Str, Change::Replace, "the VPC: its `id`")
-            .takes_or("description", Type::Str, json!("olbake"), Change::Replace, "what it is for")
-            .takes_or(
-                "allow_all_egress",
-                Type::Bool,
-                json!(true),
-                Change::InPlace,
-                "its members may reach anything",
-            )
-            .tagged()
-            .gives_id("its id: `sg-…`")
-            .gives("name", Type::Str, "its name")
+        TypeSchema::object(
+            "What may reach its members, and what they may reach: with `aws.security_group_rule`s.",
+        )
+        .takes("vpc_id", Type::Str, Change::Replace, "the VPC: its `id`")
+        .takes_or("description", Type::Str, json!("olbake"), Change::Replace, "what it is for")
+        .takes_or(
+            "allow_all_egress",
+            Type::Bool,
+            json!(true),
+            Change::InPlace,
+            "its members may reach anything",
+        )
+        .tagged()
+        .gives_id("its id: `sg-…`")
+        .gives("name", Type::Str, "its name")
     }
 
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {

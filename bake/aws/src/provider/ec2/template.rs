@@ -4,13 +4,13 @@
 //! description of a version says what is in it: properties that were there before are the version that they were.
 
 use async_trait::async_trait;
+use aws_sdk_ec2::types::builders::RequestLaunchTemplateDataBuilder;
 use aws_sdk_ec2::types::{
     LaunchTemplateBlockDeviceMappingRequest as Device, LaunchTemplateEbsBlockDeviceRequest as Disk,
     LaunchTemplateHttpTokensState, LaunchTemplateIamInstanceProfileSpecificationRequest as Profile,
-    LaunchTemplateInstanceMetadataOptionsRequest as Metadata, LaunchTemplateVersion, RequestLaunchTemplateData,
-    ResourceType, VolumeType,
+    LaunchTemplateInstanceMetadataOptionsRequest as Metadata, LaunchTemplateVersion,
+    RequestLaunchTemplateData, ResourceType, VolumeType,
 };
-use aws_sdk_ec2::types::builders::RequestLaunchTemplateDataBuilder;
 use base64::Engine as _;
 use olbake_core::digest::FieldDigest;
 use olbake_core::settings::Type;
@@ -54,15 +54,24 @@ const GIB: u64 = 1 << 30;
 impl Template {
     /// As AWS takes it.
     fn request(&self) -> RequestLaunchTemplateDataBuilder {
-        let Self { instance_type, security_group_ids, instance_profile, user_data, key_name, disk, ebs_optimized } =
-            self;
+        let Self {
+            instance_type,
+            security_group_ids,
+            instance_profile,
+            user_data,
+            key_name,
+            disk,
+            ebs_optimized,
+        } = self;
         let encoded = |text: &String| base64::engine::general_purpose::STANDARD.encode(text);
         // An instance's role is for those who can ask twice, not for whoever tricks a proxy into asking once.
         let metadata = Metadata::builder().http_tokens(LaunchTemplateHttpTokensState::Required).build();
         RequestLaunchTemplateData::builder()
             .instance_type(instance_type.as_str().into())
             .set_security_group_ids(Some(security_group_ids.clone()))
-            .set_iam_instance_profile(instance_profile.as_ref().map(|name| Profile::builder().name(name).build()))
+            .set_iam_instance_profile(
+                instance_profile.as_ref().map(|name| Profile::builder().name(name).build()),
+            )
             .set_user_data(user_data.as_ref().map(encoded))
             .set_key_name(key_name.clone())
             .set_block_device_mappings(disk.as_ref().map(|root| vec![root.device()]))
@@ -123,8 +132,8 @@ const MADE: &str = "olbake ";
 fn description(inputs: &Map<String, Value>) -> String {
     let content: Map<String, Value> =
         inputs.iter().filter(|(name, _)| *name != "tags").map(|(k, v)| (k.clone(), v.clone())).collect();
-    let digest =
-        FieldDigest::new("olbake launch template 1").field("content", olbake_core::canonical::to_string(&content).as_bytes());
+    let digest = FieldDigest::new("olbake launch template 1")
+        .field("content", olbake_core::canonical::to_string(&content).as_bytes());
     format!("{MADE}{}", &digest.finish().hex()[..32])
 }
 
@@ -208,7 +217,12 @@ impl Kind for LaunchTemplate {
                 Change::InPlace,
                 "the security groups of instances",
             )
-            .may_take("instance_profile", Type::Str, Change::InPlace, "the profile's name, with the role of instances")
+            .may_take(
+                "instance_profile",
+                Type::Str,
+                Change::InPlace,
+                "the profile's name, with the role of instances",
+            )
             .may_take("user_data", Type::Str, Change::InPlace, "for cloud-init; it is no place for secrets")
             .may_take("key_name", Type::Str, Change::InPlace, "a key pair for SSH")
             .may_take("disk", disk, Change::InPlace, "the disk; none: as the image says")

@@ -418,9 +418,11 @@ fn outputs_that_an_update_changes_are_known_after_it() {
         ("template", json!({"content": "one"}), json!({"id": "t", "version": 1})),
         ("web", json!({"network": "n", "image": "t:1", "size": 0}), json!({})),
     ] {
-        let ty = first.resources.iter().find(|resource| resource.name.as_str() == name).unwrap().ty.clone();
-        let id = ObjectId::of(&first.stack, &name.parse().unwrap(), 1);
-        let action = Action { key: key(&Act::Create, &name.parse().unwrap(), &id), ..made(name, ty, id) };
+        let resource = first.resources.iter().find(|resource| resource.name.as_str() == name).unwrap();
+        let id = ObjectId::of(&first.stack, &resource.name, 1);
+        let key = key(&Act::Create, &resource.name, &id);
+        let dependencies = resource.dependencies();
+        let action = Action { key, dependencies, ..made(name, resource.ty.clone(), id) };
         let intent = action.intent(inputs.as_object().unwrap().clone()).unwrap();
         applied.apply(&Record::Intent(Box::new(intent))).unwrap();
         let outputs = outputs.as_object().unwrap().clone();
@@ -478,16 +480,17 @@ fn sets_are_compared_without_order_once_what_is_in_them_is_known() {
         declared("c", "local.table", members),
     ];
     let mut applied = StackState::default();
-    for (name, inputs, id) in
-        [("a", json!({"members": []}), "z"), ("b", json!({"members": []}), "y"), ("c", json!({"members": ["y", "z"]}), "x")]
-    {
+    for (name, inputs, id) in [
+        ("a", json!({"members": []}), "z"),
+        ("b", json!({"members": []}), "y"),
+        ("c", json!({"members": ["y", "z"]}), "x"),
+    ] {
         let object = ObjectId::of(&declaration.stack, &name.parse().unwrap(), 1);
         let ty: ResourceType = "local.table".parse().unwrap();
         let mut action = made(name, ty, object);
         action.key = key(&Act::Create, &action.name, &action.id);
-        if name == "c" {
-            action.dependencies = ["a", "b"].map(|name| name.parse().unwrap()).into();
-        }
+        let resource = declaration.resources.iter().find(|resource| resource.name.as_str() == name).unwrap();
+        action.dependencies = resource.dependencies();
         let intent = action.intent(inputs.as_object().unwrap().clone()).unwrap();
         applied.apply(&Record::Intent(Box::new(intent))).unwrap();
         let outputs = json!({"id": id}).as_object().unwrap().clone();
