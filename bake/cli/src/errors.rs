@@ -288,6 +288,10 @@ impl From<StackError> for CliError {
             StackError::Failed { ref failures, .. } => (Kind::Failed, causes(failures)),
             StackError::Rollout { .. } => (Kind::Failed, Vec::new()),
             StackError::Cancelled => (Kind::Interrupted, Vec::new()),
+            StackError::NoProvider(ref ty) if ty.provider() == "aws" => (
+                Kind::User,
+                vec!["this olbake was built without AWS: `cargo build --features aws`".to_owned()],
+            ),
             StackError::NoProvider(_) | StackError::Value { .. } | StackError::NoOutput { .. } => {
                 (Kind::Recipe, Vec::new())
             }
@@ -296,6 +300,13 @@ impl From<StackError> for CliError {
             StackError::Task(_) => (Kind::Bug, Vec::new()),
         };
         Self { help, ..Self::new(kind, error) }
+    }
+}
+
+impl From<ProviderError> for CliError {
+    fn from(error: ProviderError) -> Self {
+        let help = provider_help(&error);
+        Self { help, ..Self::new(Kind::Cloud, error) }
     }
 }
 

@@ -6,15 +6,12 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use aws_sdk_iam::types::{EntityType, GroupDetail, ManagedPolicyDetail, RoleDetail, Tag};
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::{Change, TypeSchema};
 use serde_json::{Value, json};
 
 use super::clients::Aws;
 use super::kind::{Kind, Settled, Sighting, Wanted, Which, set};
 use super::owner::{self, Owner, Tags};
 use super::problem::{Nature, Problem, problem};
-use super::schema::{Common as _, set_of};
 
 /// The types of this file.
 pub(super) const KINDS: &[(&str, &dyn Kind)] = &[
@@ -71,23 +68,6 @@ fn text_of(value: Option<&Value>) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
         None => String::new(),
-    }
-}
-
-/// A policy as a property: a record, or JSON as text.
-fn policy_type() -> Type {
-    let record = Type::Map(Box::new(Type::Str), Box::new(json_type(6)));
-    Type::Str.or(record)
-}
-
-/// Any JSON, so deep.
-fn json_type(depth: usize) -> Type {
-    let leaf = Type::Bool.or(Type::Int).or(Type::Str);
-    match depth {
-        0 => leaf,
-        _ => leaf
-            .or(Type::List(Box::new(json_type(depth - 1))))
-            .or(Type::Map(Box::new(Type::Str), Box::new(json_type(depth - 1)))),
     }
 }
 
@@ -181,25 +161,6 @@ impl Role {
 
 #[async_trait]
 impl Kind for Role {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("Who may do something, once somebody takes it on.")
-            .takes(
-                "assume_role_policy",
-                policy_type(),
-                Change::InPlace,
-                "who may take it on: a policy, as a record or as JSON",
-            )
-            .takes_or(
-                "managed_policy_arns",
-                set_of(Type::Str),
-                json!([]),
-                Change::InPlace,
-                "the managed policies that hold for it, all of them",
-            )
-            .gives_id("its name")
-            .gives("arn", Type::Str, "its ARN")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let roles = match which.only() {
             Some(only) => Self::one(aws, only.id().as_str()).await?.into_iter().collect(),
@@ -314,13 +275,6 @@ impl Policy {
 
 #[async_trait]
 impl Kind for Policy {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("What roles may do that have it.")
-            .takes("policy", policy_type(), Change::InPlace, "what is allowed: a record, or JSON")
-            .gives_id("its ARN")
-            .gives("arn", Type::Str, "its ARN")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let Some(only) = which.only() else { return Self::many(aws, &which).await };
         let Some((arn, tags, version)) = Self::one(aws, only.id().as_str()).await? else {
@@ -383,13 +337,6 @@ impl RolePolicy {
 
 #[async_trait]
 impl Kind for RolePolicy {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("What one role may do: a policy of its own.")
-            .takes("role", Type::Str, Change::Replace, "the role: its `id`")
-            .takes("policy", policy_type(), Change::InPlace, "what is allowed: a record, or JSON")
-            .gives_id("its name")
-    }
-
     /// It has no tags, only a name in its role; it goes with its role.
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         if let Some(only) = which.only() {
@@ -448,13 +395,6 @@ struct InstanceProfile;
 
 #[async_trait]
 impl Kind for InstanceProfile {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("The way in which instances take on a role.")
-            .takes("role", Type::Str, Change::InPlace, "the role: its `id`")
-            .gives_id("its name")
-            .gives("arn", Type::Str, "its ARN")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let found = match which.only() {
             Some(only) => {
@@ -535,18 +475,5 @@ mod tests {
         assert_eq!(seen_policy(&json!({"a": 1}), Some(&given)), given);
         assert_eq!(seen_policy(&json!({"a": 2}), Some(&given)), json!("{\"a\":2}"));
         assert_eq!(seen_policy(&json!({"a": 2}), Some(&json!({"a": 1}))), json!({"a": 2}));
-    }
-
-    #[test]
-    fn policies_are_records_or_text() {
-        let policy = json!({
-            "Version": "2012-10-17",
-            "Statement": [{
-                "Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": ["sts:AssumeRole"],
-                "Condition": {"Bool": {"aws:SecureTransport": "true"}},
-            }],
-        });
-        assert_eq!(policy_type().coerce(&policy), Ok(policy.clone()));
-        assert_eq!(policy_type().coerce(&json!("{}")), Ok(json!("{}")));
     }
 }

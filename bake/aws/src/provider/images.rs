@@ -3,11 +3,12 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use aws_sdk_ec2::types::Filter;
 use olbake_core::Digest;
 use olbake_engine::stack::provider::ProviderError;
 
 use super::clients::Aws;
-use super::problem::Problem;
+use super::problem::{Problem, problem};
 
 /// Where the images of versions are known.
 #[async_trait]
@@ -24,6 +25,33 @@ pub struct NoAmis;
 impl Amis for NoAmis {
     async fn ami(&self, _version: &Digest, _region: &str) -> Result<Option<String>, ProviderError> {
         Ok(None)
+    }
+}
+
+/// The tag of an image with the digest of its version.
+pub const VERSION: &str = "olbake:version";
+
+/// Images are known by the tag that publishing gives them.
+#[derive(Clone, Debug)]
+pub struct TaggedAmis {
+    ec2: aws_sdk_ec2::Client,
+}
+
+impl TaggedAmis {
+    /// The images of an account.
+    pub fn new(account: &crate::Account) -> Self {
+        Self { ec2: aws_sdk_ec2::Client::new(account.config()) }
+    }
+}
+
+#[async_trait]
+impl Amis for TaggedAmis {
+    async fn ami(&self, version: &Digest, _region: &str) -> Result<Option<String>, ProviderError> {
+        let tag = Filter::builder().name(format!("tag:{VERSION}")).values(version.to_string()).build();
+        let usable = Filter::builder().name("state").values("available").build();
+        let call = self.ec2.describe_images().filters(tag).filters(usable);
+        let found = call.send().await.map_err(problem("ec2:DescribeImages")).map_err(Problem::before)?;
+        Ok(found.images().iter().filter_map(|image| image.image_id()).min().map(str::to_owned))
     }
 }
 

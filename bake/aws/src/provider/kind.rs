@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use olbake_core::stack::ObjectId;
-use olbake_core::stack::catalog::TypeSchema;
 use olbake_engine::stack::provider::{Object, ProviderError};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -155,8 +154,16 @@ pub(super) enum Settled {
 /// A type of objects: how they are seen, made, brought in line and removed. Calls can be repeated.
 #[async_trait]
 pub(super) trait Kind: Send + Sync {
-    /// What it takes and gives.
-    fn schema(&self) -> TypeSchema;
+    /// Whether nothing on an object says whose it is: one that is there already and is not as it is to be is then
+    /// somebody else's.
+    fn is_anonymous(&self) -> bool {
+        false
+    }
+
+    /// Whether it is nothing of its own: there is nothing to remove.
+    fn is_only_seen(&self) -> bool {
+        false
+    }
 
     /// Looks at objects: many with one paginated call where AWS has such a call. Objects that are gone are absent.
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem>;

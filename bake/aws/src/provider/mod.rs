@@ -15,6 +15,7 @@
 //! | `iam.rs` | roles, policies, instance profiles |
 //! | `balancing.rs` | load balancers, target groups, listeners, rules |
 //! | `group/` | Auto Scaling groups and their instances |
+//! | `services/` | names, certificates, buckets, keys, parameters, secrets |
 //! | `images.rs`, `probe.rs`, `command.rs` | what instances run, how they answer, commands on them |
 
 mod balancing;
@@ -28,7 +29,7 @@ mod kind;
 mod owner;
 mod probe;
 mod problem;
-mod schema;
+mod services;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 
 pub use clients::Patience;
-pub use images::{Amis, NoAmis};
+pub use images::{Amis, NoAmis, TaggedAmis};
 
 use crate::Account;
 use clients::Aws;
@@ -52,7 +53,7 @@ const TYPES: usize = 8;
 
 /// Every type, under its name.
 fn kinds() -> impl Iterator<Item = (&'static str, &'static dyn Kind)> {
-    [ec2::KINDS, iam::KINDS, balancing::KINDS, group::KINDS].into_iter().flatten().copied()
+    [ec2::KINDS, iam::KINDS, balancing::KINDS, group::KINDS, services::KINDS].into_iter().flatten().copied()
 }
 
 /// An account of AWS in a region.
@@ -79,11 +80,6 @@ impl AwsProvider {
         Self { aws: Aws { patience, ..self.aws } }
     }
 
-    /// The types of resources, without an account.
-    pub fn types() -> Catalog {
-        kinds().fold(Catalog::default(), |catalog, (name, kind)| catalog.with(name, kind.schema()))
-    }
-
     /// All that carries an object's id: more than one where a call was repeated before what it made was visible.
     async fn sightings(&self, kind: &dyn Kind, wanted: Wanted<'_>) -> Result<Vec<Sighting>, Problem> {
         let mut seen = kind.look(&self.aws, Which::These(&[wanted])).await?;
@@ -96,6 +92,29 @@ impl AwsProvider {
     async fn sight(&self, kind: &dyn Kind, wanted: Wanted<'_>) -> Result<Option<Sighting>, Problem> {
         let seen = self.sightings(kind, wanted).await?;
         Ok(seen.into_iter().find(|sighting| sighting.stage != Stage::Going))
+    }
+
+    /// Refuses to take what somebody else made for an object of ours.
+    async fn refuse_strangers(
+        &self,
+        object: &Object,
+        inputs: &Map<String, Value>,
+    ) -> Result<(), ProviderError> {
+        let kind = kind_of(&object.ty)?;
+        if !kind.is_anonymous() {
+            return Ok(());
+        }
+        let found = self.sight(kind, Wanted { object, inputs }).await.map_err(Problem::before)?;
+        let same = |there: &Sighting| {
+            live(there, inputs).inputs.iter().all(|(name, value)| inputs.get(name) == Some(value))
+        };
+        match found {
+            Some(there) if !same(&there) => Err(ProviderError::Refused {
+                message: format!("`{}` exists, and is not this resource's", there.native),
+                help: Some(format!("take it with `import = \"{}\"`, or choose another", there.native)),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Makes an object if it is not there, and brings it in line.
@@ -228,7 +247,7 @@ impl Provider for AwsProvider {
     }
 
     fn catalog(&self) -> Catalog {
-        Self::types()
+        crate::types::catalog()
     }
 
     async fn create(
@@ -236,6 +255,7 @@ impl Provider for AwsProvider {
         object: &Object,
         inputs: &Map<String, Value>,
     ) -> Result<Map<String, Value>, ProviderError> {
+        self.refuse_strangers(object, inputs).await?;
         self.ensure(object, inputs).await
     }
 
@@ -260,6 +280,9 @@ impl Provider for AwsProvider {
     async fn delete(&self, object: &Object, inputs: &Map<String, Value>) -> Result<(), ProviderError> {
         let kind = kind_of(&object.ty)?;
         let wanted = Wanted { object, inputs };
+        if kind.is_only_seen() {
+            return Ok(());
+        }
         // What a call that was cut short made may not be visible yet.
         if !self.stays_away(kind, wanted).await.map_err(Problem::after)? {
             self.clear(kind, wanted).await.map_err(Problem::after)?;
@@ -329,5 +352,20 @@ impl Bulk for AwsProvider {
             }
         }
         Ok(objects.iter().map(|(object, _)| seen.remove(&object.id).flatten()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_is_carried_out_and_known() {
+        let catalog = crate::types::catalog();
+        let mut known: Vec<&str> = catalog.iter().map(|(ty, _)| ty.as_str()).collect();
+        let mut carried_out: Vec<&str> = kinds().map(|(name, _)| name).collect();
+        known.sort_unstable();
+        carried_out.sort_unstable();
+        assert_eq!(known, carried_out);
     }
 }

@@ -140,7 +140,6 @@ fn nature(code: &str, message: &str) -> Nature {
         | "ConcurrentModification"
         | "PriorRequestNotComplete"
         | "HostedZoneNotEmpty"
-        | "BucketNotEmpty"
         | "OperationAborted"
         | "ConflictException"
         | "InvalidIPAddress.InUse"

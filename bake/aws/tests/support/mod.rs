@@ -195,7 +195,7 @@ pub fn resource(name: &str, ty: &str, inputs: &Value) -> Declared {
 
 /// Properties in canonical form.
 pub fn complete(ty: &olbake_core::stack::ResourceType, inputs: &Value) -> Map<String, Value> {
-    let catalog = AwsProvider::types();
+    let catalog = olbake_aws::types::catalog();
     let schema = catalog.get(ty).unwrap_or_else(|| panic!("there is no {ty}"));
     schema.coerce(inputs.as_object().unwrap()).unwrap_or_else(|problems| panic!("{ty}: {problems:?}"))
 }

@@ -43,7 +43,7 @@ def stack(c, ctx):
         web = service(
             "web",
             image = ctx.image("web"),
-            network = network.id,
+            network = struct(network_id = network.id),
             size = c.size,
             user_data = boot,
             strategy = {"kind": c.strategy, "weights": [50, 100], "bake": "1s", "keep_old": "0s"},

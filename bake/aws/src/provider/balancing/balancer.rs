@@ -5,14 +5,11 @@ use aws_sdk_elasticloadbalancingv2::types::{
     LoadBalancer as Seen, LoadBalancerAttribute, LoadBalancerSchemeEnum, LoadBalancerStateEnum,
     LoadBalancerTypeEnum,
 };
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::{Change, TypeSchema};
 use serde_json::{Value, json};
 
 use super::super::clients::Aws;
 use super::super::kind::{Kind, Settled, Sighting, Stage, Wanted, Which, set};
 use super::super::problem::{Problem, problem};
-use super::super::schema::{Common as _, set_of, words};
 use super::{owners_by_name, tags, unless_absent};
 
 pub(super) struct LoadBalancer;
@@ -42,48 +39,6 @@ pub(super) async fn describe(aws: &Aws, which: Which<'_>) -> Result<Vec<Seen>, P
 
 #[async_trait]
 impl Kind for LoadBalancer {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("Requests come to it, and it sends them on.")
-            .takes(
-                "subnet_ids",
-                set_of(Type::Str),
-                Change::InPlace,
-                "where it is: subnets of two zones at least",
-            )
-            .takes_or(
-                "security_group_ids",
-                set_of(Type::Str),
-                json!([]),
-                Change::InPlace,
-                "what may reach it",
-            )
-            .takes_or(
-                "scheme",
-                words(&["internet-facing", "internal"]),
-                json!("internet-facing"),
-                Change::Replace,
-                "who can reach it",
-            )
-            .takes_or(
-                "type",
-                words(&["application", "network"]),
-                json!("application"),
-                Change::Replace,
-                "whether it understands HTTP",
-            )
-            .takes_or(
-                "idle_timeout",
-                Type::Int,
-                json!(60),
-                Change::InPlace,
-                "seconds after which a silent connection is closed; of type `application`",
-            )
-            .gives_id("its ARN")
-            .gives("arn", Type::Str, "its ARN")
-            .gives("dns_name", Type::Hostname, "its name")
-            .gives("zone_id", Type::Str.or_none(), "the hosted zone of its name, for aliases")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let balancers = describe(aws, which).await?;
         let named =

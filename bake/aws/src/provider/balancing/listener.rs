@@ -6,8 +6,6 @@ use async_trait::async_trait;
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, Certificate, Listener as Seen, ProtocolEnum,
 };
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::{Change, TypeSchema};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -15,7 +13,6 @@ use super::super::clients::Aws;
 use super::super::kind::{Kind, Settled, Sighting, Wanted, Which};
 use super::super::owner::Owner;
 use super::super::problem::{Problem, problem};
-use super::super::schema::{Common as _, set_of, words};
 use super::actions::{self, Shares};
 use super::{balancer, known, owners, owners_by_name, tags, unless_absent};
 
@@ -87,36 +84,8 @@ fn sighting(seen: &Seen, owner: Owner) -> Option<Sighting> {
 
 #[async_trait]
 impl Kind for Listener {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("A port of a load balancer, and where its requests go.")
-            .delete_first()
-            .takes("load_balancer_arn", Type::Str, Change::Replace, "the load balancer: its `id`")
-            .takes("port", Type::Port, Change::Replace, "the port")
-            .takes_or(
-                "protocol",
-                words(&["HTTP", "HTTPS", "TCP", "TLS", "UDP"]),
-                json!("HTTP"),
-                Change::InPlace,
-                "what is spoken on it",
-            )
-            .may_take("certificate_arn", Type::Str, Change::InPlace, "its certificate, for HTTPS and TLS")
-            .may_take("ssl_policy", Type::Str, Change::InPlace, "which versions of TLS it speaks")
-            .takes_or(
-                "target_group_arns",
-                set_of(Type::Str),
-                json!([]),
-                Change::InPlace,
-                "where requests go: one target group, or two for blue-green rollouts, which divide requests",
-            )
-            .takes_or(
-                "redirect_to_https",
-                Type::Bool,
-                json!(false),
-                Change::InPlace,
-                "requests are sent to the same place over TLS",
-            )
-            .gives_id("its ARN")
-            .gives("arn", Type::Str, "its ARN")
+    fn is_anonymous(&self) -> bool {
+        true
     }
 
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {

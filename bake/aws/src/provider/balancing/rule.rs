@@ -6,8 +6,6 @@ use async_trait::async_trait;
 use aws_sdk_elasticloadbalancingv2::types::{
     HostHeaderConditionConfig, PathPatternConditionConfig, Rule as Seen, RuleCondition,
 };
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::{Change, TypeSchema};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -15,7 +13,6 @@ use super::super::clients::Aws;
 use super::super::kind::{Kind, Settled, Sighting, Wanted, Which, set};
 use super::super::owner::Owner;
 use super::super::problem::{Problem, problem};
-use super::super::schema::{Common as _, set_of};
 use super::actions::{self, Shares};
 use super::{known, listener, owners, tags, unless_absent};
 
@@ -71,21 +68,8 @@ fn sighting(seen: &Seen, listener: &str, owner: Owner) -> Option<Sighting> {
 
 #[async_trait]
 impl Kind for ListenerRule {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("Requests of a listener that go elsewhere than the others.")
-            .delete_first()
-            .takes("listener_arn", Type::Str, Change::Replace, "the listener: its `id`")
-            .takes("priority", Type::Int, Change::Replace, "lower ones are asked first")
-            .takes_or("hosts", set_of(Type::Str), json!([]), Change::InPlace, "the hosts of such requests")
-            .takes_or("paths", set_of(Type::Str), json!([]), Change::InPlace, "their paths")
-            .takes(
-                "target_group_arns",
-                set_of(Type::Str),
-                Change::InPlace,
-                "where they go: one target group, or two for blue-green rollouts",
-            )
-            .gives_id("its ARN")
-            .gives("arn", Type::Str, "its ARN")
+    fn is_anonymous(&self) -> bool {
+        true
     }
 
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {

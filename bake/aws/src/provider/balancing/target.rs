@@ -4,15 +4,12 @@ use async_trait::async_trait;
 use aws_sdk_elasticloadbalancingv2::types::{
     Matcher, ProtocolEnum, TargetGroup as Seen, TargetGroupAttribute, TargetTypeEnum,
 };
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::{Change, TypeSchema};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::clients::Aws;
 use super::super::kind::{Kind, Settled, Sighting, Wanted, Which};
 use super::super::problem::{Problem, problem};
-use super::super::schema::{Common as _, field, optional, words};
 use super::{owners_by_name, tags, unless_absent};
 
 pub(super) struct TargetGroup;
@@ -72,56 +69,6 @@ fn seen_check(seen: &Seen, given: Option<&Value>) -> Value {
 
 #[async_trait]
 impl Kind for TargetGroup {
-    fn schema(&self) -> TypeSchema {
-        let check = Type::Record(vec![
-            optional("protocol", words(&["HTTP", "HTTPS", "TCP"])),
-            optional("path", Type::Str),
-            optional("port", Type::Port),
-            field("interval", Type::Int, Some(json!(10))),
-            field("timeout", Type::Int, Some(json!(5))),
-            field("healthy_threshold", Type::Int, Some(json!(2))),
-            field("unhealthy_threshold", Type::Int, Some(json!(2))),
-            optional("matcher", Type::Str),
-        ]);
-        let check_default = json!({
-            "protocol": null, "path": null, "port": null, "interval": 10, "timeout": 5,
-            "healthy_threshold": 2, "unhealthy_threshold": 2, "matcher": null,
-        });
-        TypeSchema::object("Instances or addresses that requests are sent to, as long as they are healthy.")
-            .takes("vpc_id", Type::Str, Change::Replace, "the VPC: its `id`")
-            .takes("port", Type::Port, Change::Replace, "on which targets have their requests")
-            .takes_or(
-                "protocol",
-                words(&["HTTP", "HTTPS", "TCP", "UDP", "TLS"]),
-                json!("HTTP"),
-                Change::Replace,
-                "how they are spoken to",
-            )
-            .takes_or(
-                "target_type",
-                words(&["instance", "ip"]),
-                json!("instance"),
-                Change::Replace,
-                "what targets are",
-            )
-            .takes_or(
-                "health_check",
-                check,
-                check_default,
-                Change::InPlace,
-                "how targets are checked; times in seconds",
-            )
-            .takes_or(
-                "deregistration_delay",
-                Type::Int,
-                json!(30),
-                Change::InPlace,
-                "seconds that requests under way have when a target leaves",
-            )
-            .gives_id("its ARN")
-            .gives("arn", Type::Str, "its ARN")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let call = aws.balancing.describe_target_groups();
         let call = match which.only() {

@@ -2,28 +2,17 @@
 
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{DomainType, ResourceType};
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::TypeSchema;
 use serde_json::json;
 
 use super::super::clients::Aws;
 use super::super::kind::{Kind, Settled, Sighting, Wanted, Which};
 use super::super::problem::{Problem, problem};
-use super::super::schema::Common as _;
 use super::{by_tags, claim, retag, sighting, specification};
 
 pub(super) struct ElasticIp;
 
 #[async_trait]
 impl Kind for ElasticIp {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("A public address that stays.").tagged().gives_id("its id: `eipalloc-…`").gives(
-            "public_ip",
-            Type::Str,
-            "the address",
-        )
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let call = aws.ec2.describe_addresses().filters(by_tags(which));
         let found = call.send().await.map_err(problem("ec2:DescribeAddresses"))?;

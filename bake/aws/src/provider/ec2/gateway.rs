@@ -2,29 +2,18 @@
 
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{ConnectivityType, NatGatewayState, ResourceType};
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::{Change, TypeSchema};
 use serde_json::json;
 
 use super::super::clients::Aws;
 use super::super::kind::{Kind, Settled, Sighting, Stage, Wanted, Which};
 use super::super::owner::token;
 use super::super::problem::{Nature, Problem, problem};
-use super::super::schema::Common as _;
 use super::{all, by_tags, claim, retag, sighting, specification};
 
 pub(super) struct InternetGateway;
 
 #[async_trait]
 impl Kind for InternetGateway {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("The way from a VPC to the internet and back.")
-            .delete_first()
-            .takes("vpc_id", Type::Str, Change::Replace, "the VPC: its `id`")
-            .tagged()
-            .gives_id("its id: `igw-…`")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let call = aws.ec2.describe_internet_gateways().filters(by_tags(which)).max_results(1000);
         let gateways = all!("ec2:DescribeInternetGateways", call);
@@ -95,21 +84,6 @@ fn stage(gateway: &aws_sdk_ec2::types::NatGateway) -> Option<Stage> {
 
 #[async_trait]
 impl Kind for NatGateway {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("The way from private subnets to the internet.")
-            .delete_first()
-            .takes("subnet_id", Type::Str, Change::Replace, "a public subnet: its `id`")
-            .takes(
-                "allocation_id",
-                Type::Str,
-                Change::Replace,
-                "its public address: an `aws.elastic_ip`'s `id`",
-            )
-            .tagged()
-            .gives_id("its id: `nat-…`")
-            .gives("public_ip", Type::Str.or_none(), "its public address")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let call = aws.ec2.describe_nat_gateways().filter(by_tags(which)).max_results(1000);
         let gateways = all!("ec2:DescribeNatGateways", call);

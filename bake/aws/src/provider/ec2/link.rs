@@ -6,15 +6,12 @@ use async_trait::async_trait;
 use aws_sdk_ec2::types::{
     ResourceType, VpcEndpointType, VpcPeeringConnectionStateReasonCode as PeeringState,
 };
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::{Change, TypeSchema};
 use serde_json::{Value, json};
 
 use super::super::clients::Aws;
 use super::super::kind::{Kind, Settled, Sighting, Stage, Wanted, Which, set};
 use super::super::owner::token;
 use super::super::problem::{Problem, problem};
-use super::super::schema::{Common as _, set_of, words};
 use super::{all, by_tags, claim, retag, sighting, specification};
 
 pub(super) struct Peering;
@@ -33,14 +30,6 @@ fn peering_stage(peering: &aws_sdk_ec2::types::VpcPeeringConnection) -> Option<S
 
 #[async_trait]
 impl Kind for Peering {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("A way between two VPCs of this account and region.")
-            .takes("vpc_id", Type::Str, Change::Replace, "one VPC: its `id`")
-            .takes("peer_vpc_id", Type::Str, Change::Replace, "the other: its `id`")
-            .tagged()
-            .gives_id("its id: `pcx-…`")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let call = aws.ec2.describe_vpc_peering_connections().filters(by_tags(which)).max_results(1000);
         let peerings = all!("ec2:DescribeVpcPeeringConnections", call);
@@ -108,21 +97,6 @@ fn tables(value: Option<&Value>) -> BTreeSet<String> {
 
 #[async_trait]
 impl Kind for GatewayEndpoint {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("The way from a VPC to S3 or DynamoDB without the internet.")
-            .takes("vpc_id", Type::Str, Change::Replace, "the VPC: its `id`")
-            .takes("service", words(&["s3", "dynamodb"]), Change::Replace, "what it leads to")
-            .takes_or(
-                "route_table_ids",
-                set_of(Type::Str),
-                json!([]),
-                Change::InPlace,
-                "the tables that know of it",
-            )
-            .tagged()
-            .gives_id("its id: `vpce-…`")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let call = aws.ec2.describe_vpc_endpoints().filters(by_tags(which)).max_results(1000);
         let endpoints = all!("ec2:DescribeVpcEndpoints", call);

@@ -5,15 +5,12 @@ use aws_sdk_ec2::types::{
     IpPermission, IpRange, ResourceType, SecurityGroupRule as Seen, SecurityGroupRuleRequest,
     SecurityGroupRuleUpdate, UserIdGroupPair,
 };
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::{Change, TypeSchema};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::clients::Aws;
 use super::super::kind::{Kind, Settled, Sighting, Wanted, Which};
 use super::super::problem::{Problem, problem};
-use super::super::schema::{Common as _, words};
 use super::{all, by_tags, claim, retag, sighting, specification};
 
 pub(super) struct SecurityGroupRule;
@@ -77,27 +74,6 @@ fn port(port: Option<i32>) -> Option<i32> {
 
 #[async_trait]
 impl Kind for SecurityGroupRule {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("One thing that a security group lets through.")
-            .delete_first()
-            .takes("security_group_id", Type::Str, Change::Replace, "the group: its `id`")
-            .takes_or(
-                "direction",
-                words(&["ingress", "egress"]),
-                json!("ingress"),
-                Change::Replace,
-                "to its members, or from them",
-            )
-            .takes_or("protocol", Type::Str, json!("tcp"), Change::Replace, "`tcp`, `udp`, `icmp`, or `all`")
-            .may_take("from_port", Type::Int, Change::Replace, "the first port")
-            .may_take("to_port", Type::Int, Change::Replace, "the last port; none: the first")
-            .may_take("cidr", Type::Cidr, Change::Replace, "addresses at the other end")
-            .may_take("source_security_group_id", Type::Str, Change::Replace, "or members of a group")
-            .may_take("description", Type::Str, Change::InPlace, "what it is for")
-            .tagged()
-            .gives_id("its id: `sgr-…`")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let call = aws.ec2.describe_security_group_rules().filters(by_tags(which)).max_results(1000);
         let rules = all!("ec2:DescribeSecurityGroupRules", call);

@@ -2,14 +2,11 @@
 
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{IpPermission, IpRange, ResourceType};
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::{Change, TypeSchema};
 use serde_json::json;
 
 use super::super::clients::Aws;
 use super::super::kind::{Kind, Settled, Sighting, Wanted, Which};
 use super::super::problem::{Nature, Problem, problem};
-use super::super::schema::Common as _;
 use super::{all, by_tags, claim, retag, sighting, specification};
 
 /// Any IPv4 address.
@@ -33,24 +30,6 @@ fn lets_everything_out(group: &aws_sdk_ec2::types::SecurityGroup) -> bool {
 
 #[async_trait]
 impl Kind for SecurityGroup {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object(
-            "What may reach its members, and what they may reach: with `aws.security_group_rule`s.",
-        )
-        .takes("vpc_id", Type::Str, Change::Replace, "the VPC: its `id`")
-        .takes_or("description", Type::Str, json!("olbake"), Change::Replace, "what it is for")
-        .takes_or(
-            "allow_all_egress",
-            Type::Bool,
-            json!(true),
-            Change::InPlace,
-            "its members may reach anything",
-        )
-        .tagged()
-        .gives_id("its id: `sg-…`")
-        .gives("name", Type::Str, "its name")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let call = aws.ec2.describe_security_groups().filters(by_tags(which)).max_results(1000);
         let groups = all!("ec2:DescribeSecurityGroups", call);

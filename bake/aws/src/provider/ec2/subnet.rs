@@ -2,39 +2,17 @@
 
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{AttributeBooleanValue, ResourceType, SubnetState};
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::{Change, TypeSchema};
 use serde_json::json;
 
 use super::super::clients::Aws;
 use super::super::kind::{Kind, Settled, Sighting, Stage, Wanted, Which};
 use super::super::problem::{Problem, problem};
-use super::super::schema::Common as _;
 use super::{all, by_tags, claim, retag, sighting, specification};
 
 pub(super) struct Subnet;
 
 #[async_trait]
 impl Kind for Subnet {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("A part of a VPC's addresses, in one zone.")
-            .delete_first()
-            .takes("vpc_id", Type::Str, Change::Replace, "the VPC: its `id`")
-            .takes("cidr", Type::Cidr, Change::Replace, "its addresses")
-            .may_take("availability_zone", Type::Str, Change::Replace, "its zone; none: AWS chooses one")
-            .takes_or(
-                "map_public_ip_on_launch",
-                Type::Bool,
-                json!(false),
-                Change::InPlace,
-                "instances have public addresses",
-            )
-            .tagged()
-            .gives_id("its id: `subnet-…`")
-            .gives("cidr", Type::Cidr, "its addresses")
-            .gives("availability_zone", Type::Str, "its zone")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let call = aws.ec2.describe_subnets().filters(by_tags(which)).max_results(1000);
         let subnets = all!("ec2:DescribeSubnets", call);

@@ -4,15 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{ResourceType, RouteOrigin, RouteTable as Seen};
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::{Change, TypeSchema};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::clients::Aws;
 use super::super::kind::{Kind, Settled, Sighting, Wanted, Which, set};
 use super::super::problem::{Nature, Problem, problem};
-use super::super::schema::{Common as _, field, set_of};
 use super::{all, by_tags, claim, filter, retag, sighting, specification};
 
 pub(super) struct RouteTable;
@@ -169,22 +166,6 @@ fn associations_of(table: &Seen, subnet: &str) -> Option<String> {
 
 #[async_trait]
 impl Kind for RouteTable {
-    fn schema(&self) -> TypeSchema {
-        let route = Type::Record(vec![field("cidr", Type::Cidr, None), field("target", Type::Str, None)]);
-        TypeSchema::object("Where subnets send what is not for their VPC.")
-            .takes("vpc_id", Type::Str, Change::Replace, "the VPC: its `id`")
-            .takes_or(
-                "routes",
-                set_of(route),
-                json!([]),
-                Change::InPlace,
-                "`cidr`, and the `target`'s id: an internet or NAT gateway, a peering, a network interface",
-            )
-            .takes_or("subnet_ids", set_of(Type::Str), json!([]), Change::InPlace, "the subnets that use it")
-            .tagged()
-            .gives_id("its id: `rtb-…`")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let call = aws.ec2.describe_route_tables().filters(by_tags(which)).max_results(100);
         let tables = all!("ec2:DescribeRouteTables", call);

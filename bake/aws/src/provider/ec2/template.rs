@@ -13,8 +13,6 @@ use aws_sdk_ec2::types::{
 };
 use base64::Engine as _;
 use olbake_core::digest::FieldDigest;
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::{Change, TypeSchema};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -22,7 +20,6 @@ use super::super::clients::Aws;
 use super::super::kind::{Kind, Settled, Sighting, Wanted, Which};
 use super::super::owner::token;
 use super::super::problem::{Problem, problem};
-use super::super::schema::{Common as _, field, set_of};
 use super::{all, by_tags, retag, sighting, specification};
 
 pub(super) struct LaunchTemplate;
@@ -201,37 +198,6 @@ pub(in super::super) async fn release_version(aws: &Aws, release: &Release<'_>) 
 
 #[async_trait]
 impl Kind for LaunchTemplate {
-    fn schema(&self) -> TypeSchema {
-        let disk = Type::Record(vec![
-            field("device", Type::Str, Some(json!("/dev/xvda"))),
-            field("size", Type::Bytes, None),
-            field("volume_type", Type::Str, Some(json!("gp3"))),
-            field("kms_key_id", Type::Str.or_none(), Some(Value::Null)),
-        ]);
-        TypeSchema::object("How a group's instances are launched; the image is the group's.")
-            .takes_or("instance_type", Type::Str, json!("t3.small"), Change::InPlace, "the type of instances")
-            .takes_or(
-                "security_group_ids",
-                set_of(Type::Str),
-                json!([]),
-                Change::InPlace,
-                "the security groups of instances",
-            )
-            .may_take(
-                "instance_profile",
-                Type::Str,
-                Change::InPlace,
-                "the profile's name, with the role of instances",
-            )
-            .may_take("user_data", Type::Str, Change::InPlace, "for cloud-init; it is no place for secrets")
-            .may_take("key_name", Type::Str, Change::InPlace, "a key pair for SSH")
-            .may_take("disk", disk, Change::InPlace, "the disk; none: as the image says")
-            .may_take("ebs_optimized", Type::Bool, Change::InPlace, "bandwidth for disks of its own")
-            .tagged()
-            .gives_id("its id: `lt-…`")
-            .gives_anew("version", Type::Int, "the version with these properties")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let call = aws.ec2.describe_launch_templates().filters(by_tags(which)).max_results(200);
         let templates = all!("ec2:DescribeLaunchTemplates", call);

@@ -2,42 +2,17 @@
 
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{AttributeBooleanValue, ResourceType};
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::{Change, TypeSchema};
 use serde_json::json;
 
 use super::super::clients::Aws;
 use super::super::kind::{Kind, Settled, Sighting, Wanted, Which};
 use super::super::problem::{Problem, problem};
-use super::super::schema::Common as _;
 use super::{all, by_tags, claim, retag, sighting, specification};
 
 pub(super) struct Vpc;
 
 #[async_trait]
 impl Kind for Vpc {
-    fn schema(&self) -> TypeSchema {
-        TypeSchema::object("A network of its own.")
-            .takes("cidr", Type::Cidr, Change::Replace, "its addresses")
-            .takes_or(
-                "enable_dns_support",
-                Type::Bool,
-                json!(true),
-                Change::InPlace,
-                "names are answered in it",
-            )
-            .takes_or(
-                "enable_dns_hostnames",
-                Type::Bool,
-                json!(true),
-                Change::InPlace,
-                "instances with public addresses have names",
-            )
-            .tagged()
-            .gives_id("its id: `vpc-…`")
-            .gives("cidr", Type::Cidr, "its addresses")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let vpcs =
             all!("ec2:DescribeVpcs", aws.ec2.describe_vpcs().filters(by_tags(which)).max_results(1000));

@@ -16,8 +16,6 @@ use async_trait::async_trait;
 use aws_sdk_autoscaling::types::{
     AutoScalingGroup, Filter, LaunchTemplateSpecification, LifecycleHookSpecification, Tag,
 };
-use olbake_core::settings::Type;
-use olbake_core::stack::catalog::{Change, TypeSchema};
 use olbake_engine::stack::group;
 use olbake_engine::stack::provider::Object;
 use serde::Deserialize;
@@ -28,7 +26,6 @@ use super::ec2::{Release, release_version};
 use super::kind::{Kind, Settled, Sighting, Stage, Wanted, Which, set};
 use super::owner::{self, Owner, Tags};
 use super::problem::{Nature, Problem, problem};
-use super::schema::{Common as _, field, optional, set_of, words};
 
 /// The types of this folder.
 pub(super) const KINDS: &[(&str, &dyn Kind)] = &[("aws.auto_scaling_group", &Group)];
@@ -185,69 +182,6 @@ fn sighting(group: &AutoScalingGroup) -> Option<Sighting> {
 
 #[async_trait]
 impl Kind for Group {
-    fn schema(&self) -> TypeSchema {
-        let template = Type::Record(vec![field("id", Type::Str, None), field("version", Type::Int, None)]);
-        let behind = Type::Record(vec![
-            field("target_group_arn", Type::Str, None),
-            optional("idle_target_group_arn", Type::Str),
-            optional("listener_arn", Type::Str),
-        ]);
-        let hook = Type::Record(vec![
-            field("name", Type::Str, None),
-            field("transition", words(&["launching", "terminating"]), Some(json!("terminating"))),
-            field("timeout", Type::Int, Some(json!(3600))),
-            field("default_result", words(&["continue", "abandon"]), Some(json!("continue"))),
-        ]);
-        let group =
-            TypeSchema::group("Instances of one image that Auto Scaling keeps alive, replaced by rollouts.");
-        group::properties(group)
-            .takes(
-                "launch_template",
-                template,
-                Change::Rollout,
-                "how instances are launched: `id` and `version` of an `aws.launch_template`",
-            )
-            .takes("subnet_ids", set_of(Type::Str), Change::InPlace, "where instances are, one after the other")
-            .may_take(
-                "load_balancer",
-                behind,
-                Change::Settle,
-                "the target group in front of them; for blue-green also an idle one, and the listener (or rule) that \
-                 divides requests between the two",
-            )
-            .takes_or(
-                "lifecycle_hooks",
-                Type::List(Box::new(hook)),
-                json!([]),
-                Change::InPlace,
-                "where Auto Scaling waits for somebody to say that it may go on; timeouts in seconds",
-            )
-            .takes_or(
-                "health_check_type",
-                words(&["ec2", "elb"]),
-                json!("ec2"),
-                Change::InPlace,
-                "by what Auto Scaling knows that an instance is dead",
-            )
-            .takes_or(
-                "health_check_grace_period",
-                Type::Int,
-                json!(300),
-                Change::InPlace,
-                "seconds in which a new instance is not dead",
-            )
-            .takes_or(
-                "delegate",
-                words(&["instance_refresh"]).or_none(),
-                Value::Null,
-                Change::InPlace,
-                "who replaces instances instead of olbake",
-            )
-            .tagged()
-            .gives_id("its name")
-            .gives("arn", Type::Str, "its ARN")
-    }
-
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let call = aws.scaling.describe_auto_scaling_groups();
         let call = match which {

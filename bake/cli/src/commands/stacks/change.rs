@@ -92,10 +92,12 @@ fn change(
     command: &str,
 ) -> Result {
     let unsealed = Arc::new(Unsealed::open(desk, context, stack, evaluated)?);
-    super::super::machines::cloud_preflight(context)?;
+    if desk.providers_of(stack, Some(&evaluated.declaration))?.contains("local") {
+        super::super::machines::cloud_preflight(context)?;
+    }
     let takeover = args.wait.map_or(Takeover::Refuse, |seconds| Takeover::Wait(Duration::from_secs(seconds)));
     let hold = desk.hold(context, command, takeover)?;
-    let site = desk.site()?;
+    let site = desk.site(stack, Some(&evaluated.declaration))?;
     let reporter = context.ui.reporter(command);
     let sink = reporter.sink();
     let approval =

@@ -207,6 +207,6 @@ fn notes(
 
 /// What is there of a stack, for `status`.
 pub(super) fn look(desk: &Desk, stack: &StackName, state: &StackState) -> Result<Inventory> {
-    let site = desk.site()?;
+    let site = desk.site(stack, None)?;
     block_on(async { Ok(inventory(&site, stack, state).await?) })
 }

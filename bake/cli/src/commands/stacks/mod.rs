@@ -3,6 +3,7 @@
 mod change;
 mod config;
 mod look;
+mod providers;
 mod rollout;
 mod secrets;
 mod state;
@@ -22,12 +23,11 @@ use olbake_core::stack::{Catalog, StackName};
 use olbake_engine::bake::look::version_disk;
 use olbake_engine::cache::Cache;
 use olbake_engine::registry::Registry;
-use olbake_engine::stack::provider::{Provider, ProviderError};
-use olbake_engine::stack::{RegistryImages, Site, Stacks};
+use olbake_engine::stack::provider::ProviderError;
+use olbake_engine::stack::{Site, Stacks};
 use olbake_engine::state::{HoldOptions, StateStore, SystemClock, Takeover};
 use olbake_lang::{Evaluated, OtherStack, StackInputs, WantedImage, Workspace};
 use olbake_local::{Disks, LocalProvider};
-use olbake_postgresql::PostgreSql;
 
 use super::Context;
 use super::place::Place;
@@ -57,7 +57,7 @@ pub(super) fn run(command: StackCommand, context: &mut Context) -> Result {
 
 /// The types of resources of all providers.
 pub(super) fn catalog() -> Catalog {
-    LocalProvider::types().and(olbake_postgresql::catalog())
+    LocalProvider::types().and(olbake_postgresql::catalog()).and(olbake_aws::types::catalog())
 }
 
 /// A workspace with its stacks, the registry, and the states.
@@ -122,25 +122,6 @@ impl Desk {
         let evaluated = self.workspace.evaluate(stack, &self.inputs(context, settings)?)?;
         context.ui.diagnostics(&evaluated.warnings);
         Ok(evaluated)
-    }
-
-    /// The providers and everything around them, for looking.
-    pub(super) fn site(&self) -> Result<Site> {
-        let disks = RegistryDisks { registry: self.registry.clone(), cache: Arc::new(self.place.cache()?) };
-        let local = LocalProvider::open(&self.place.config.local, Arc::new(disks))?;
-        let providers: Vec<Arc<dyn Provider>> = vec![Arc::new(local), Arc::new(PostgreSql::new())];
-        Ok(Site::new(providers, Arc::new(RegistryImages(self.registry.clone()))))
-    }
-
-    /// The same, with the secrets of a stack: some objects cannot be looked at without.
-    pub(super) fn site_with_secrets(
-        &self,
-        context: &Context,
-        stack: &StackName,
-        evaluated: &Evaluated,
-    ) -> Result<Site> {
-        let unsealed = Unsealed::open(self, context, stack, evaluated)?;
-        Ok(Site { secrets: Arc::new(move |id| unsealed.value(id)), ..self.site()? })
     }
 
     pub(super) fn stacks(&self, site: Site) -> Stacks {

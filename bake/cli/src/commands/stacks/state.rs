@@ -105,7 +105,7 @@ pub(super) fn state(args: &StateArgs, context: &mut Context) -> Result {
     let StateAct::Orphans { stack, remove, yes } = &args.act;
     let desk = Desk::open(context)?;
     let stack = desk.choose(stack, context)?;
-    let stacks = desk.stacks(desk.site()?);
+    let stacks = desk.stacks(desk.site(&stack, None)?);
     let found = block_on(async { Ok(stacks.orphans(&stack).await?) })?;
     if context.ui.json {
         let rows: Vec<_> = found
