@@ -109,7 +109,7 @@ async fn what_somebody_changed_is_seen_and_mended() {
         }
     }
     world.bring(&declared).await;
-    let ec2 = aws_sdk_ec2::Client::new(support::account("us-west-2").await.unwrap().config());
+    let ec2 = aws_sdk_ec2::Client::new(world.account.config());
     let table = world.stacks.read(&declared.stack).await.unwrap().unwrap().state;
     let id = |name: &str| table.resources[&name.parse().unwrap()].outputs["id"].as_str().unwrap().to_owned();
     ec2.delete_route().route_table_id(id("public")).destination_cidr_block("0.0.0.0/0").send().await.unwrap();

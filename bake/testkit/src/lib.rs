@@ -2,6 +2,8 @@
 
 #[cfg(feature = "cloud")]
 pub mod cloud;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "ec2")]
 pub mod ec2;
 pub mod host;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::retry::RetryConfig;
 use tokio::time::Instant;
 
 use super::images::Amis;
@@ -70,6 +71,8 @@ pub(super) struct Aws {
     pub(super) patience: Patience,
     pub(super) amis: Arc<dyn Amis>,
     pub(super) ec2: aws_sdk_ec2::Client,
+    /// For calls that make something and have no token: the SDK must not repeat them, for it does not look first.
+    pub(super) ec2_once: aws_sdk_ec2::Client,
     pub(super) iam: aws_sdk_iam::Client,
     pub(super) balancing: aws_sdk_elasticloadbalancingv2::Client,
     pub(super) scaling: aws_sdk_autoscaling::Client,
@@ -77,6 +80,8 @@ pub(super) struct Aws {
     pub(super) certificates: aws_sdk_acm::Client,
     pub(super) s3: aws_sdk_s3::Client,
     pub(super) keys: aws_sdk_kms::Client,
+    /// The same for keys.
+    pub(super) keys_once: aws_sdk_kms::Client,
     pub(super) ssm: aws_sdk_ssm::Client,
     pub(super) secrets: aws_sdk_secretsmanager::Client,
 }
@@ -84,12 +89,14 @@ pub(super) struct Aws {
 impl Aws {
     pub(super) fn new(account: Account, patience: Patience, amis: Arc<dyn Amis>) -> Self {
         let config = account.config();
+        let once = config.to_builder().retry_config(RetryConfig::disabled()).build();
         // Another endpoint is another place, whose names of buckets are no host names.
         let s3 = aws_sdk_s3::config::Builder::from(config).force_path_style(config.endpoint_url().is_some());
         Self {
             patience,
             amis,
             ec2: aws_sdk_ec2::Client::new(config),
+            ec2_once: aws_sdk_ec2::Client::new(&once),
             iam: aws_sdk_iam::Client::new(config),
             balancing: aws_sdk_elasticloadbalancingv2::Client::new(config),
             scaling: aws_sdk_autoscaling::Client::new(config),
@@ -97,6 +104,7 @@ impl Aws {
             certificates: aws_sdk_acm::Client::new(config),
             s3: aws_sdk_s3::Client::from_conf(s3.build()),
             keys: aws_sdk_kms::Client::new(config),
+            keys_once: aws_sdk_kms::Client::new(&once),
             ssm: aws_sdk_ssm::Client::new(config),
             secrets: aws_sdk_secretsmanager::Client::new(config),
             account,

@@ -29,7 +29,7 @@ impl Amis for NoAmis {
 }
 
 /// The tag of an image with the digest of its version.
-pub const VERSION: &str = "olbake:version";
+const VERSION: &str = "olbake:version";
 
 /// Images are known by the tag that publishing gives them.
 #[derive(Clone, Debug)]

@@ -46,7 +46,7 @@ pub use images::{Amis, NoAmis, TaggedAmis};
 use crate::Account;
 use clients::Aws;
 use kind::{Kind, Settled, Sighting, Stage, Wanted, Which};
-use problem::Problem;
+use problem::{Nature, Problem};
 
 /// How many types are looked at at the same time.
 const TYPES: usize = 8;
@@ -129,12 +129,31 @@ impl AwsProvider {
         if found.as_ref().is_none_or(|there| matches!(there.stage, Stage::Broken(_))) {
             // What goes, or came to nothing, would stand in the way of its successor.
             self.clear(kind, wanted).await.map_err(Problem::before)?;
-            self.aws.once_visible(|| kind.make(&self.aws, &wanted)).await.map_err(Problem::before)?;
+            self.make(kind, wanted).await.map_err(Problem::before)?;
         }
         let there = self.ready(kind, wanted).await?;
         match kind.settle(&self.aws, &there, &wanted).await.map_err(Problem::after)? {
             Settled::Already => Ok(there.outputs),
             Settled::Now => Ok(self.ready(kind, wanted).await?.outputs),
+        }
+    }
+
+    /// Makes an object. Where the answer is lost, or it is there already, it is looked for before anything is repeated.
+    async fn make(&self, kind: &dyn Kind, wanted: Wanted<'_>) -> Result<(), Problem> {
+        let mut looks = self.aws.looks(self.aws.patience.visible);
+        loop {
+            let made = self.aws.once_visible(|| kind.make(&self.aws, &wanted)).await;
+            let Err(problem) = made else { return Ok(()) };
+            let unheard = problem.nature() == Nature::Unheard;
+            if !unheard && problem.nature() != Nature::Exists {
+                return Err(problem);
+            }
+            if !self.stays_away(kind, wanted).await? {
+                return Ok(());
+            }
+            if !(unheard && looks.next().await) {
+                return Err(problem);
+            }
         }
     }
 
@@ -181,7 +200,7 @@ impl AwsProvider {
             }
             for there in seen.iter().filter(|there| there.stage != Stage::Going) {
                 match self.aws.once_free(|| kind.remove(&self.aws, there)).await {
-                    Err(problem) if problem.nature() != problem::Nature::Absent => return Err(problem),
+                    Err(problem) if problem.nature() != Nature::Absent => return Err(problem),
                     _ => {}
                 }
             }

@@ -65,7 +65,9 @@ pub(super) fn tags(object: &Object, inputs: &Map<String, Value>) -> Tags {
 pub(super) fn seen(tags: &Tags) -> Value {
     let given_name = tags.get(RESOURCE);
     let theirs = tags.iter().filter(|(key, value)| {
-        !key.starts_with(OURS) && !key.starts_with("aws:") && !(*key == NAME && Some(*value) == given_name)
+        let ours = key.starts_with(OURS) || key.starts_with("aws:");
+        let named_by_us = *key == NAME && Some(*value) == given_name;
+        !ours && !named_by_us
     });
     json!(theirs.collect::<BTreeMap<_, _>>())
 }
@@ -85,14 +87,6 @@ pub(super) fn token(object: &Object, inputs: &Map<String, Value>) -> String {
         .field("id", object.id.as_str().as_bytes())
         .field("inputs", olbake_core::canonical::to_string(inputs).as_bytes());
     digest.finish().hex()[..32].to_owned()
-}
-
-/// A name of at most so many characters, for services whose names are shorter than ids may be.
-pub(super) fn short_name(id: &ObjectId, most: usize) -> String {
-    let id = id.as_str();
-    // The end tells objects apart.
-    let cut = id.len().saturating_sub(most);
-    id[cut..].trim_start_matches('-').to_owned()
 }
 
 #[cfg(test)]
@@ -137,12 +131,5 @@ mod tests {
         let with = |vpc: &str| token(&object(), json!({"vpc_id": vpc}).as_object().unwrap());
         assert_eq!(with("vpc-1"), with("vpc-1"));
         assert_ne!(with("vpc-1"), with("vpc-2"));
-    }
-
-    #[test]
-    fn short_names_keep_what_tells_them_apart() {
-        let id: ObjectId = "a-long-name-of-a-thing-0123abcd".parse().unwrap();
-        assert_eq!(short_name(&id, 13), "hing-0123abcd");
-        assert_eq!(short_name(&id, 9), "0123abcd");
     }
 }

@@ -36,6 +36,8 @@ pub(super) enum Nature {
     Busy,
     /// It is there already.
     Exists,
+    /// It did not work this time, and whether anything was done is not known.
+    Unheard,
     /// It did not work this time.
     Failed,
 }
@@ -61,7 +63,7 @@ impl Problem {
         let nature = match &code {
             Some(code) => nature(code, &message),
             None if message.contains("credential") => Nature::Unknown,
-            None => Nature::Failed,
+            None => Nature::Unheard,
         };
         Self { action, code, message, nature }
     }
@@ -102,7 +104,7 @@ impl Problem {
                 Some("`aws sts get-caller-identity` says who asks; `AWS_PROFILE` chooses".to_owned())
             }
             Nature::Refused | Nature::Absent | Nature::Exists => None,
-            Nature::Busy | Nature::Failed => return self.after(),
+            Nature::Busy | Nature::Unheard | Nature::Failed => return self.after(),
         };
         ProviderError::Refused { message: self.text(), help }
     }
@@ -173,10 +175,11 @@ fn nature(code: &str, message: &str) -> Nature {
         ]) || code.contains("InternalError")
             || code.contains("InternalFailure")
             || code.contains("ServiceUnavailable")
-            || code.contains("InsufficientInstanceCapacity") =>
+            || code == "Unavailable" =>
         {
-            Nature::Failed
+            Nature::Unheard
         }
+        _ if code.contains("InsufficientInstanceCapacity") => Nature::Failed,
         _ if code.starts_with("Invalid")
             || code.starts_with("Malformed")
             || code.starts_with("Missing")
@@ -204,7 +207,7 @@ mod tests {
             ("InvalidGroup.Duplicate", Nature::Exists),
             ("DuplicateLoadBalancerName", Nature::Exists),
             ("VpcLimitExceeded", Nature::Refused),
-            ("RequestLimitExceeded", Nature::Failed),
+            ("RequestLimitExceeded", Nature::Unheard),
             ("InvalidParameterValue", Nature::Refused),
             ("ExpiredToken", Nature::Unknown),
             ("SomethingNew", Nature::Failed),

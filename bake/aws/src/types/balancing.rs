@@ -2,7 +2,7 @@
 
 use olbake_core::settings::Type;
 use olbake_core::stack::catalog::{Change, TypeSchema};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::shorthand::{Common as _, field, optional, set_of, words};
 

@@ -2,6 +2,7 @@
 
 use olbake_core::settings::Type;
 use olbake_core::stack::catalog::{Change, TypeSchema};
+use olbake_engine::stack::group;
 use serde_json::{Value, json};
 
 use super::shorthand::{Common as _, field, optional, set_of, words};

@@ -2,9 +2,9 @@
 
 use olbake_core::settings::Type;
 use olbake_core::stack::catalog::{Change, TypeSchema};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::shorthand::{Common as _, field, optional, set_of, words};
+use super::shorthand::{Common as _, words};
 
 pub(super) fn security_group() -> TypeSchema {
     TypeSchema::object(

@@ -1,4 +1,4 @@
-//! A cloud to test against: moto on a port of this host, and stacks in it. Every test has a region of its own.
+//! A test cloud, and stacks in it.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -7,14 +7,14 @@
     reason = "tests fail where something is amiss, and use what they need"
 )]
 
+pub mod cloud;
+
 use std::collections::BTreeMap;
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use camino::Utf8Path;
+use cloud::TestCloud;
 use olbake_aws::Account;
 use olbake_aws::provider::{Amis, AwsProvider, Patience};
 use olbake_core::Digest;
@@ -38,45 +38,6 @@ pub const PATIENCE: Patience = Patience {
     gone: Duration::from_secs(20),
     poll: Duration::from_millis(10),
 };
-
-/// Where moto answers; none: it is not installed here.
-pub fn moto() -> Option<String> {
-    static MOTO: OnceLock<Option<String>> = OnceLock::new();
-    MOTO.get_or_init(start).clone()
-}
-
-fn start() -> Option<String> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
-    let server = cache.or_else(home)?.join("olbake/moto/bin/moto_server");
-    if !server.exists() {
-        assert!(std::env::var_os("OLBAKE_TEST_REQUIRE").is_none(), "{} is not there", server.display());
-        eprintln!("skipped: there is no {}", server.display());
-        return None;
-    }
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    // It is to end with this process: the signal comes when the thread that started it ends, and this one does not.
-    std::thread::spawn(move || {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(server).args(["-H", "127.0.0.1", "-p", &port.to_string()]);
-        command.env("MOTO_IAM_LOAD_MANAGED_POLICIES", "true");
-        let _child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        loop {
-            std::thread::park();
-        }
-    });
-    let until = Instant::now() + Duration::from_secs(60);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < until, "moto does not answer");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Some(format!("http://127.0.0.1:{port}"))
-}
-
-/// An account at moto, in a region.
-pub async fn account(region: &str) -> Option<Account> {
-    Some(Account::at(&moto()?, region, "test", "test").await)
-}
 
 /// Images that can always be launched.
 pub struct AllImages;
@@ -121,6 +82,7 @@ async fn register(account: &Account) -> SomeAmis {
 
 /// A region of the cloud with a provider and states.
 pub struct World {
+    pub cloud: TestCloud,
     pub account: Account,
     pub provider: Arc<AwsProvider>,
     pub stacks: Stacks,
@@ -130,15 +92,16 @@ pub struct World {
 impl World {
     /// None: there is no cloud here.
     pub async fn new(region: &str) -> Option<Self> {
-        let account = account(region).await?;
+        let states = tempfile::Builder::new().prefix("olbake-stacks-").tempdir_in("/var/tmp").unwrap();
+        let folder = Utf8Path::from_path(states.path()).unwrap();
+        let cloud = TestCloud::start(folder)?;
+        let account = Account::at(&cloud.endpoint, region, "test", "test").await;
         let amis = Arc::new(register(&account).await);
         let provider = AwsProvider::open(account.clone(), amis).unwrap().with_patience(PATIENCE);
         let provider = Arc::new(provider);
-        let states = tempfile::tempdir().unwrap();
-        let folder = Utf8Path::from_path(states.path()).unwrap();
         let site = Site::new(vec![provider.clone()], Arc::new(AllImages));
         let store = StateStore::open("file://state", folder).unwrap();
-        Some(Self { account, provider, stacks: Stacks { store, site }, _states: states })
+        Some(Self { cloud, account, provider, stacks: Stacks { store, site }, _states: states })
     }
 
     pub async fn change(&self, declaration: &Declaration, wishes: &Wishes) -> Result<Changed, StackError> {

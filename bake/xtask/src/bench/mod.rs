@@ -9,6 +9,7 @@ mod boot;
 mod plan;
 mod preview;
 mod process;
+mod refresh;
 mod rollout;
 mod ssh;
 mod store;
@@ -55,6 +56,7 @@ struct Group {
 const GROUPS: [Group; 7] = [
     Group { names: &plan::FIGURES, measure: plan::measure },
     Group { names: &preview::FIGURES, measure: preview::measure },
+    Group { names: &refresh::FIGURES, measure: refresh::measure },
     Group { names: &store::FIGURES, measure: store::measure },
     Group { names: &bake::FIGURES, measure: bake::measure },
     Group { names: &boot::FIGURES, measure: boot::measure },

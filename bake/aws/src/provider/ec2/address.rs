@@ -25,7 +25,7 @@ impl Kind for ElasticIp {
 
     async fn make(&self, aws: &Aws, wanted: &Wanted<'_>) -> Result<(), Problem> {
         let tags = specification(ResourceType::ElasticIp, wanted);
-        let call = aws.ec2.allocate_address().domain(DomainType::Vpc).tag_specifications(tags);
+        let call = aws.ec2_once.allocate_address().domain(DomainType::Vpc).tag_specifications(tags);
         call.send().await.map_err(problem("ec2:AllocateAddress")).map(drop)
     }
 

@@ -26,7 +26,7 @@ impl Kind for InternetGateway {
 
     async fn make(&self, aws: &Aws, wanted: &Wanted<'_>) -> Result<(), Problem> {
         let tags = specification(ResourceType::InternetGateway, wanted);
-        let call = aws.ec2.create_internet_gateway().tag_specifications(tags);
+        let call = aws.ec2_once.create_internet_gateway().tag_specifications(tags);
         call.send().await.map_err(problem("ec2:CreateInternetGateway")).map(drop)
     }
 

@@ -48,7 +48,7 @@ impl Kind for Peering {
 
     async fn make(&self, aws: &Aws, wanted: &Wanted<'_>) -> Result<(), Problem> {
         let text = |name| wanted.text(name).map(str::to_owned);
-        let call = aws.ec2.create_vpc_peering_connection().set_vpc_id(text("vpc_id"));
+        let call = aws.ec2_once.create_vpc_peering_connection().set_vpc_id(text("vpc_id"));
         let call = call.set_peer_vpc_id(text("peer_vpc_id"));
         let call = call.tag_specifications(specification(ResourceType::VpcPeeringConnection, wanted));
         call.send().await.map_err(problem("ec2:CreateVpcPeeringConnection")).map(drop)

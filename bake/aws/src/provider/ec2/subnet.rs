@@ -37,7 +37,7 @@ impl Kind for Subnet {
 
     async fn make(&self, aws: &Aws, wanted: &Wanted<'_>) -> Result<(), Problem> {
         let text = |name| wanted.text(name).map(str::to_owned);
-        let call = aws.ec2.create_subnet().set_vpc_id(text("vpc_id")).set_cidr_block(text("cidr"));
+        let call = aws.ec2_once.create_subnet().set_vpc_id(text("vpc_id")).set_cidr_block(text("cidr"));
         let call = call.set_availability_zone(text("availability_zone"));
         let call = call.tag_specifications(specification(ResourceType::Subnet, wanted));
         call.send().await.map_err(problem("ec2:CreateSubnet")).map(drop)

@@ -25,7 +25,7 @@ impl Kind for Vpc {
 
     async fn make(&self, aws: &Aws, wanted: &Wanted<'_>) -> Result<(), Problem> {
         let tags = specification(ResourceType::Vpc, wanted);
-        let call = aws.ec2.create_vpc().set_cidr_block(wanted.text("cidr").map(str::to_owned));
+        let call = aws.ec2_once.create_vpc().set_cidr_block(wanted.text("cidr").map(str::to_owned));
         call.tag_specifications(tags).send().await.map_err(problem("ec2:CreateVpc")).map(drop)
     }
 

@@ -165,10 +165,8 @@ impl AwsProvider {
 
     async fn deregister(&self, behind: &Behind, id: &str) -> Result<(), Problem> {
         let fronted = fronted(&self.aws, Some(behind)).await?;
-        if let Some((arn, TargetHealthStateEnum::Draining)) = fronted.get(id) {
-            return Ok(drop(arn));
-        }
-        if let Some((arn, _)) = fronted.get(id) {
+        let leaves = |state: &TargetHealthStateEnum| *state == TargetHealthStateEnum::Draining;
+        if let Some((arn, _)) = fronted.get(id).filter(|(_, state)| !leaves(state)) {
             let target = TargetDescription::builder().id(id).build();
             let call = self.aws.balancing.deregister_targets().target_group_arn(arn).targets(target);
             unless_gone(

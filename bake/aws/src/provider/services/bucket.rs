@@ -44,6 +44,16 @@ impl Bucket {
         Ok(Sighting::new(owner, name, inputs).gives("arn", format!("arn:aws:s3:::{name}")))
     }
 
+    async fn version(aws: &Aws, wanted: &Wanted<'_>, name: &str) -> Result<(), Problem> {
+        let status = match wanted.flag("versioning") {
+            true => BucketVersioningStatus::Enabled,
+            false => BucketVersioningStatus::Suspended,
+        };
+        let versioning = VersioningConfiguration::builder().status(status).build();
+        let call = aws.s3.put_bucket_versioning().bucket(name).versioning_configuration(versioning);
+        call.send().await.map_err(problem("s3:PutBucketVersioning")).map(drop)
+    }
+
     fn tagging(wanted: &Wanted<'_>, action: &'static str) -> Result<Vec<Tag>, Problem> {
         let tags = owner::tags(wanted.object, wanted.inputs);
         let tag = |(key, value): (&String, &String)| {
@@ -101,6 +111,8 @@ impl Kind for Bucket {
             }
             other => drop(other?),
         }
+        Self::version(aws, wanted, name).await?;
+        // From here on it is seen.
         Self::write_tags(aws, wanted, name).await
     }
 
@@ -132,13 +144,7 @@ impl Kind for Bucket {
         if there.inputs.get("versioning") == wanted.inputs.get("versioning") {
             return Ok(Settled::Already);
         }
-        let status = match wanted.flag("versioning") {
-            true => BucketVersioningStatus::Enabled,
-            false => BucketVersioningStatus::Suspended,
-        };
-        let versioning = VersioningConfiguration::builder().status(status).build();
-        let call = aws.s3.put_bucket_versioning().bucket(name).versioning_configuration(versioning);
-        call.send().await.map_err(problem("s3:PutBucketVersioning"))?;
+        Self::version(aws, wanted, name).await?;
         Ok(Settled::Now)
     }
 

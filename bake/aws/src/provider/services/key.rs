@@ -103,7 +103,7 @@ impl Kind for Key {
             tag.map_err(|error| Problem::refused(action, error.to_string()))
         };
         let tags = tags.iter().map(tag).collect::<Result<Vec<_>, _>>()?;
-        let call = aws.keys.create_key().set_description(wanted.text("description").map(str::to_owned));
+        let call = aws.keys_once.create_key().set_description(wanted.text("description").map(str::to_owned));
         let made = call.set_tags(Some(tags)).send().await.map_err(problem(action))?;
         let key = made.key_metadata.map(|key| key.key_id).unwrap_or_default();
         let call = aws.keys.create_alias().alias_name(alias_of(wanted.id().as_str())).target_key_id(key);

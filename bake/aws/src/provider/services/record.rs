@@ -101,7 +101,8 @@ impl Kind for Record {
             let call = aws.dns.list_resource_record_sets().hosted_zone_id(zone);
             let call = match all.as_slice() {
                 [only] => {
-                    let call = call.set_start_record_name(only.text("name").map(str::to_owned));
+                    let name = only.text("name").map(|name| format!("{}.", without_dot(name)));
+                    let call = call.set_start_record_name(name);
                     call.set_start_record_type(only.text("type").map(RrType::from)).max_items(1)
                 }
                 _ => call,
@@ -135,11 +136,10 @@ impl Kind for Record {
     }
 
     async fn settle(&self, aws: &Aws, there: &Sighting, wanted: &Wanted<'_>) -> Result<Settled, Problem> {
-        let asked = wanted.inputs.iter().filter(|(name, value)| {
-            !value.is_null()
-                && !(*name == "ttl" && wanted.inputs.get("alias").is_some_and(|alias| !alias.is_null()))
-        });
-        if asked.clone().all(|(name, value)| there.inputs.get(name) == Some(value)) {
+        let follows = wanted.inputs.get("alias").is_some_and(|alias| !alias.is_null());
+        let says = |name: &String, value: &Value| !value.is_null() && (name != "ttl" || !follows);
+        let mut asked = wanted.inputs.iter().filter(|(name, value)| says(name, value));
+        if asked.all(|(name, value)| there.inputs.get(name) == Some(value)) {
             return Ok(Settled::Already);
         }
         let names: Names = wanted.read(CHANGE)?;

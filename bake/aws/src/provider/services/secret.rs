@@ -62,12 +62,13 @@ impl Kind for Secret {
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let mut found = Vec::new();
         if matches!(which, Which::All) {
-            let all = aws.secrets.list_secrets().into_paginator().items().send();
-            let all =
-                all.collect::<Result<Vec<_>, _>>().await.map_err(problem("secretsmanager:ListSecrets"))?;
-            for entry in all.iter().filter(|entry| entry.deleted_date().is_none()) {
-                let tags = Self::tags_of(entry.tags());
-                found.extend(Self::sighting(entry.arn().unwrap_or_default(), entry.name(), &tags));
+            let mut pages = aws.secrets.list_secrets().into_paginator().send();
+            while let Some(page) = pages.next().await {
+                let page = page.map_err(problem("secretsmanager:ListSecrets"))?;
+                for entry in page.secret_list().iter().filter(|entry| entry.deleted_date().is_none()) {
+                    let tags = Self::tags_of(entry.tags());
+                    found.extend(Self::sighting(entry.arn().unwrap_or_default(), entry.name(), &tags));
+                }
             }
         }
         for wanted in which.wanted() {
