@@ -5,6 +5,18 @@ use anyhow::Result;
 use crate::build::{self, cargo};
 use crate::setup;
 
+/// What is compiled with AWS's crates, and so apart from the rest: who works on that waits for nothing of AWS.
+const AWS: [&str; 8] = [
+    "--package",
+    "olbake-aws",
+    "--package",
+    "olbake-testkit",
+    "--package",
+    "olbake-cli",
+    "--features",
+    "olbake-aws/aws,olbake-testkit/ec2,olbake-cli/aws",
+];
+
 /// Runs the tests. As root nothing may be skipped; otherwise tests that need root say that they did not run.
 pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     let root = setup::is_root()?;
@@ -17,11 +29,10 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
         environment.push(("OLBAKE_TEST_REQUIRE", "1"));
     }
     // Without a choice of targets cargo builds examples as the programs they are, which tests start.
-    let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
-    if let Some(filter) = filter {
-        arguments.push(filter);
-    }
-    cargo(&arguments, &environment)
+    let without = ["test", "--workspace", "--no-fail-fast"];
+    let with = [&["test", "--no-fail-fast"][..], &AWS].concat();
+    let ends = [&without[..], &with].map(|test| cargo(&[test, filter.as_slice()].concat(), &environment));
+    ends.into_iter().collect()
 }
 
 /// Formats, or checks the format.
@@ -35,5 +46,7 @@ pub(crate) fn fmt(check: bool) -> Result<()> {
 
 /// Runs clippy; a warning is a failure.
 pub(crate) fn lint() -> Result<()> {
-    cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])
+    let strictly = ["--all-targets", "--", "--deny", "warnings"];
+    cargo(&[&["clippy", "--quiet", "--workspace"][..], &strictly].concat(), &[])?;
+    cargo(&[&["clippy", "--quiet"][..], &AWS, &strictly].concat(), &[])
 }

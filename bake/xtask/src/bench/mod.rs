@@ -53,7 +53,7 @@ struct Group {
     measure: fn(&Built) -> Result<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 8] = [
     Group { names: &plan::FIGURES, measure: plan::measure },
     Group { names: &preview::FIGURES, measure: preview::measure },
     Group { names: &refresh::FIGURES, measure: refresh::measure },
