@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a test stops where its preparations fail")]
 
+pub(crate) mod cloud;
 pub(crate) mod wire;
 
 use std::net::{TcpListener, TcpStream};
