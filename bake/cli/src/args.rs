@@ -48,7 +48,7 @@ pub(crate) enum Command {
     Images,
     /// Show a version.
     Show(ShowArgs),
-    /// Make images of a version where machines are started from: on EC2, without an instance.
+    /// Make a version into images of EC2, without an instance.
     Publish(PublishArgs),
     /// Fetch a disk from elsewhere, to bake from it.
     Import(ImportArgs),

@@ -12,7 +12,7 @@ use crate::ui::human;
 /// Where bases are, below the workspace.
 const BASES: &str = "bases";
 
-pub(crate) fn run(args: &ImportArgs, context: &mut Context) -> Result {
+pub(in crate::commands) fn run(args: &ImportArgs, context: &mut Context) -> Result {
     let Import::Ami { ami, name, region } = &args.what;
     let place = context.place()?;
     let registry = place.registry()?;

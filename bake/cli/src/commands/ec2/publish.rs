@@ -19,7 +19,7 @@ use crate::ui::table::Table;
 
 const DAY: u64 = 24 * 3600;
 
-pub(crate) fn run(args: &PublishArgs, context: &mut Context) -> Result {
+pub(in crate::commands) fn run(args: &PublishArgs, context: &mut Context) -> Result {
     let place = context.place()?;
     let registry = place.registry()?;
     let version = registry.records().resolve(&args.version)?;
