@@ -15,6 +15,8 @@ pub mod gc;
 #[cfg(feature = "aws")]
 pub mod import;
 #[cfg(feature = "aws")]
+pub mod kms;
+#[cfg(feature = "aws")]
 mod pause;
 #[cfg(feature = "aws")]
 pub mod provider;
@@ -22,6 +24,8 @@ pub mod provider;
 pub mod publish;
 #[cfg(feature = "aws")]
 pub mod s3;
+#[cfg(feature = "aws")]
+pub mod ssm;
 #[cfg(feature = "aws")]
 mod token;
 

@@ -671,8 +671,9 @@ pub(crate) enum ConfigAct {
         /// Encrypt the value in place.
         #[arg(long)]
         secret: bool,
-        /// For the first secret of a stack: who may open them, by their age recipient; none: a passphrase opens them.
-        #[arg(long = "recipient", value_name = "AGE", requires = "secret")]
+        /// For the first secret of a stack: who may open them, by their age recipient, or one KMS key, `kms:ARN`; none: a
+        /// passphrase opens them.
+        #[arg(long = "recipient", value_name = "WHO", requires = "secret")]
         recipients: Vec<String>,
     },
     /// Take a value out of the stack's file.

@@ -18,6 +18,7 @@
 //!
 //! [channels]
 //! order = ["QA", "Production"]      # in the order of promotion; by default the environments
+//! parameters = "/olbake/channels"   # SSM parameters that tell readers what channels point to; by default none
 //! rollback_depth = 3                # versions that a channel can go back to and `gc` keeps
 //!
 //! [gates.Production]                # what must hold before a version enters the channel
@@ -81,6 +82,8 @@ pub struct Config {
     pub gates: BTreeMap<Channel, ChannelGates>,
     /// The versions before its current one that a channel can go back to and `gc` keeps.
     pub rollback_depth: usize,
+    /// What the names of SSM parameters begin with that tell readers what channels point to.
+    pub parameters: Option<String>,
 }
 
 impl Config {
@@ -125,6 +128,7 @@ impl Config {
             channels: Vec::new(),
             gates: BTreeMap::new(),
             rollback_depth: ROLLBACK_DEPTH,
+            parameters: None,
         };
         let mut reader = Reader { text, found: Diagnostics::default(), config };
         match DeTable::parse(text) {

@@ -11,6 +11,9 @@
 //! password = { secure = "v1:…" }
 //! ```
 //!
+//! Or KMS made the key and wrapped it: then the key begins with `kms:` and its one recipient is `kms:` and the ARN of
+//! the KMS key. Who asks KMS is elsewhere.
+//!
 //! A value is `v1:` and the base64 of a nonce and of what XChaCha20-Poly1305 makes of the value, bound to the stack
 //! and to its own path: moved elsewhere it does not open. The key is unwrapped once per run. The same key seals
 //! secrets in the state, under paths that begin otherwise.
@@ -45,6 +48,8 @@ pub const PASSPHRASE_FILE: &str = "OLBAKE_PASSPHRASE_FILE";
 pub const KEY_FILE: &str = "OLBAKE_KEY_FILE";
 
 const WRAPPED: &str = "age:";
+/// What a key that KMS wrapped begins with, and a recipient that is a KMS key.
+pub const KMS: &str = "kms:";
 const SEALED: &str = "v1:";
 const NONCE: usize = 24;
 /// What a passphrase may cost to try that somebody else wrapped with: 2^22 rounds take a gigabyte times four.
@@ -134,12 +139,36 @@ pub enum Kind {
     Passphrase,
     /// An identity of one of its recipients.
     KeyFile,
+    /// KMS.
+    Kms,
 }
 
 impl Header {
     /// What opens it.
     pub fn kind(&self) -> Kind {
-        if self.recipients.is_empty() { Kind::Passphrase } else { Kind::KeyFile }
+        match () {
+            () if self.key.starts_with(KMS) => Kind::Kms,
+            () if self.recipients.is_empty() => Kind::Passphrase,
+            () => Kind::KeyFile,
+        }
+    }
+
+    /// That of a key that a KMS key wrapped.
+    pub fn of_kms(kms_key: &str, wrapped: &[u8]) -> Self {
+        let key = format!("{KMS}{}", BASE64.encode(wrapped));
+        Self { key, recipients: vec![format!("{KMS}{kms_key}")] }
+    }
+
+    /// The KMS key and what it wrapped.
+    pub fn kms(&self, stack: &StackName) -> Result<(&str, Vec<u8>)> {
+        let bad =
+            |problem: &str| EnvelopeError::BadHeader { stack: stack.clone(), problem: problem.to_owned() };
+        let text = self.key.strip_prefix(KMS).ok_or_else(|| bad("does not begin with `kms:`"))?;
+        let wrapped = BASE64.decode(text).map_err(|_| bad("is no base64"))?;
+        match self.recipients.as_slice() {
+            [one] if one.starts_with(KMS) => Ok((&one[KMS.len()..], wrapped)),
+            _ => Err(bad("wants one recipient, `kms:ARN`")),
+        }
     }
 }
 
@@ -197,6 +226,7 @@ impl Identity {
             read.map_err(|source| EnvelopeError::File { path, source })
         };
         match kind {
+            Kind::Kms => Ok(None),
             Kind::KeyFile => variable(KEY_FILE).map(|path| file(path).map(Self::KeyFile)).transpose(),
             Kind::Passphrase => match (variable(PASSPHRASE), variable(PASSPHRASE_FILE)) {
                 (Some(passphrase), _) => Ok(Some(Self::Passphrase(Zeroizing::new(passphrase.clone())))),
@@ -232,6 +262,15 @@ impl DataKey {
         let key = Self { stack: stack.clone(), key };
         let header = key.wrap(wrapping)?;
         Ok((key, header))
+    }
+
+    /// The key of a stack that was unwrapped elsewhere.
+    pub fn of(stack: &StackName, bytes: &[u8]) -> Result<Self> {
+        let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| EnvelopeError::BadHeader {
+            stack: stack.clone(),
+            problem: "holds something else than a key".to_owned(),
+        })?;
+        Ok(Self { stack: stack.clone(), key: Zeroizing::new(bytes) })
     }
 
     /// Wraps it, for the first time or for others: sealed values stay as they are.
@@ -405,6 +444,19 @@ mod tests {
         let other = DataKey::unwrap(&stack(), &header, &Identity::KeyFile(new_key_file().0)).unwrap_err();
         assert_eq!(other.to_string(), "the secrets of `applications.hello.QA` are sealed for a passphrase");
         assert!(DataKey::create(&stack(), &passphrase("").0).is_err());
+    }
+
+    #[test]
+    fn a_key_that_kms_wrapped_says_which_kms_key_opens_it() {
+        let header = Header::of_kms("arn:aws:kms:eu-west-1:1:key/2", b"wrapped");
+        assert_eq!(header.kind(), Kind::Kms);
+        assert_eq!(header.kms(&stack()).unwrap(), ("arn:aws:kms:eu-west-1:1:key/2", b"wrapped".to_vec()));
+        let sealed = DataKey::of(&stack(), &[7; 32]).unwrap().seal("a", "value").unwrap();
+        assert_eq!(DataKey::of(&stack(), &[7; 32]).unwrap().open("a", &sealed).unwrap().as_str(), "value");
+        assert!(DataKey::of(&stack(), &[8; 32]).unwrap().open("a", &sealed).is_err());
+        assert!(DataKey::of(&stack(), &[7; 31]).is_err());
+        let two = Header { recipients: vec!["kms:a".into(), "age1".into()], ..header };
+        assert!(matches!(two.kms(&stack()), Err(EnvelopeError::BadHeader { .. })));
     }
 
     #[test]

@@ -65,6 +65,7 @@ fn promote(context: &mut Context, channel: &Channel, baked: &[(ImageRef, Digest)
         let promotions = desk.promotions(&context.startup);
         let moved = promotions.promote(&version, channel, Why::Baked, None).map_err(CliError::from)?;
         crate::ui::promotion::moved(&context.ui, "promote", &moved, &[]);
+        desk.tell_readers(moved.record())?;
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ pub(super) fn run(args: &PromoteArgs, context: &mut Context) -> Result {
         Ok(moved) => {
             show(context, &version, &to, &moved.record().evidence);
             draw::moved(&context.ui, "promote", &moved, &[]);
-            Ok(())
+            desk.tell_readers(moved.record())
         }
         Err(PromotionError::Gates(unmet)) => {
             let Unmet { verdicts, .. } = *unmet;

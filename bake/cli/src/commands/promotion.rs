@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use olbake_core::ImageRef;
+use olbake_core::promotion::ChannelRecord;
 use olbake_engine::promotion::Promotions;
 use olbake_engine::registry::{Records, Registry, Version};
 
@@ -40,6 +41,12 @@ impl Desk {
             by: &self.by,
             now: human::timestamp(startup.now),
         }
+    }
+
+    /// Writes what a channel points to where readers look for it, if the workspace says where. Doing it again mends it.
+    pub(super) fn tell_readers(&self, record: &ChannelRecord) -> Result {
+        let ChannelRecord { image, channel, digest, .. } = record;
+        super::ec2::tell_readers(&self.place, self.records(), image, channel, digest)
     }
 
     /// The version of an exact digest: a name alone means another one tomorrow.

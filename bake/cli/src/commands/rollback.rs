@@ -20,5 +20,5 @@ pub(super) fn run(args: &RollbackArgs, context: &mut Context) -> Result {
     let RolledBack { moved, skipped } =
         promotions.rollback(&image, &channel, to.as_ref(), args.reason.as_deref())?;
     draw::moved(&context.ui, "rollback", &moved, &skipped);
-    Ok(())
+    desk.tell_readers(moved.record())
 }

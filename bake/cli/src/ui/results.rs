@@ -6,6 +6,7 @@ use olbake_core::promotion::{Channel, Revocation};
 use olbake_core::report::Outcome;
 use olbake_engine::event::{BakeResult, CheckResult, LayerOutcome, LayerResult};
 use olbake_engine::registry::Version;
+use olbake_engine::registry::places::Place;
 
 use super::diagnostics::Drawing;
 use super::human;
@@ -93,6 +94,8 @@ pub(crate) struct Standing<'a> {
     pub(crate) channels: &'a [Channel],
     /// What forbids it.
     pub(crate) revocation: Option<&'a Revocation>,
+    /// Where it can be started from.
+    pub(crate) places: &'a [Place],
 }
 
 /// All that is known of a version.
@@ -109,7 +112,7 @@ pub(crate) fn version(
     line("for", version.architecture.debian().to_owned());
     line("size", format!("{} on a disk of {}", human::size(version.data), human::size(version.size)));
     line("key", version.key.to_string());
-    let Standing { lineage, channels, revocation } = standing;
+    let Standing { lineage, channels, revocation, places } = standing;
     for parent in lineage {
         line("from", format!("{} {}", parent.image_ref(), parent.digest.short()));
     }
@@ -119,6 +122,9 @@ pub(crate) fn version(
     }
     if let Some(revocation) = revocation {
         line("revoked", super::promotion::forbidden(version, revocation));
+    }
+    for place in places {
+        line(&place.kind, format!("{} in {}", place.id, place.region));
     }
     if !version.packages.is_empty() {
         line("packages", format!("{}, named by --json", version.packages.len()));

@@ -60,7 +60,7 @@ impl Reader<'_> {
         let environments = self.config.environments.iter();
         self.config.channels = environments.filter_map(|name| name.parse().ok()).collect();
         if let Some(value) = find("channels") {
-            self.section("channels", value, &["order", "rollback_depth"], Self::channels);
+            self.section("channels", value, &["order", "parameters", "rollback_depth"], Self::channels);
         }
         if let Some(value) = find("gates") {
             self.gates(value);
@@ -68,6 +68,15 @@ impl Reader<'_> {
     }
 
     fn channels(&mut self, key: &str, value: &Value<'_>) {
+        if key == "parameters" {
+            let Some(prefix) = self.string(value) else { return };
+            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+            match prefix.starts_with('/') && prefix.chars().all(allowed) {
+                true => self.config.parameters = Some(prefix),
+                false => self.error(value.span(), format!("`{prefix}` begins no name of a parameter"), None),
+            }
+            return;
+        }
         if key == "rollback_depth" {
             if let Some(depth) = self.number(value, "a number of versions") {
                 self.config.rollback_depth = depth as usize;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use olbake_aws::Account;
 use olbake_aws::publish::{self, Course, Desk, Happened, Listener, Publish, PublishPlan, RegionPlan, Share};
+use olbake_core::promotion::ChannelRecord;
 use olbake_engine::registry::places::Place;
 
 use super::super::Context;
@@ -28,6 +29,10 @@ pub(in crate::commands) fn run(args: &PublishArgs, context: &mut Context) -> Res
         return Err(CliError::new(Kind::Refused, anyhow::anyhow!(message)));
     }
     let now = human::timestamp(context.startup.now);
+    let digest = version.digest;
+    let channels = registry.records().channels()?.into_iter().filter(|record| record.digest == digest);
+    let channels: Vec<ChannelRecord> = channels.collect();
+    let records = registry.clone();
     block_on(async {
         let account = Account::find(args.regions.first().map(String::as_str)).await;
         account.check("ec2:DescribeImages").await?;
@@ -49,7 +54,12 @@ pub(in crate::commands) fn run(args: &PublishArgs, context: &mut Context) -> Res
         show_plan(context, &plan);
         agree(args, context, &plan)?;
         carry_out(context, &desk, &publish, &plan).await
-    })
+    })?;
+    // Channels that point to it already have something to tell now.
+    for ChannelRecord { image, channel, digest, .. } in &channels {
+        super::tell_readers(&place, records.records(), image, channel, digest)?;
+    }
+    Ok(())
 }
 
 async fn carry_out(context: &Context, desk: &Desk, publish: &Publish, plan: &PublishPlan) -> Result {

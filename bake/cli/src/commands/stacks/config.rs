@@ -2,7 +2,7 @@
 
 use olbake_core::stack::StackName;
 use olbake_engine::edit::{KeyPath, NewValue, TomlFile};
-use olbake_engine::envelope::{DataKey, Header, Identity, Kind, Work, Wrapping};
+use olbake_engine::envelope::{DataKey, Header, Identity, KMS, Kind, Work, Wrapping};
 use zeroize::Zeroizing;
 
 use super::super::Context;
@@ -89,6 +89,11 @@ fn new_key(
     stack: &StackName,
     recipients: &[String],
 ) -> Result<(DataKey, Header)> {
+    if let [one] = recipients
+        && let Some(kms_key) = one.strip_prefix(KMS)
+    {
+        return super::super::ec2::new_key(stack, kms_key);
+    }
     if !recipients.is_empty() {
         return Ok(DataKey::create(stack, &Wrapping::Recipients(recipients.to_vec()))?);
     }

@@ -64,6 +64,7 @@ pub(super) fn data_key(
     let kind = header.kind();
     let found = Identity::find(kind, super::environment(context), &desk.place.root)?;
     let identity = match (found, kind) {
+        (_, Kind::Kms) => return super::super::ec2::unwrap(stack, header),
         (Some(identity), _) => identity,
         (None, Kind::Passphrase) if context.startup.terminal.asks() => {
             Identity::Passphrase(passphrase(&format!("passphrase of {stack}: "))?)
