@@ -51,7 +51,7 @@ impl Subnet {
         refuse_overlap(cidr)?;
         let made = make_bridge(&bridge, cidr).and_then(|()| {
             make_folder(&folder.join(HOSTS))?;
-            Ok((translate(&bridge, cidr, folder)?, serve_names(&bridge, cidr, folder)?))
+            Ok((translate(&bridge, cidr, folder)?, serve_names(cidr, folder)?))
         });
         match made {
             Ok((way_out, names)) => Ok(Self {
@@ -213,7 +213,7 @@ fn ways_out() -> Result<Vec<String>, MachineError> {
 }
 
 /// Gives addresses to machines that are known, and answers names as the host would.
-fn serve_names(bridge: &str, cidr: Cidr, folder: &Utf8Path) -> Result<HostProcess, MachineError> {
+fn serve_names(cidr: Cidr, folder: &Utf8Path) -> Result<HostProcess, MachineError> {
     let network = Ipv4Addr::from_bits(cidr.gateway().to_bits() - 1);
     let mask = Ipv4Addr::from_bits(u32::MAX << (32 - u32::from(cidr.prefix())));
     let arguments = [
@@ -224,8 +224,8 @@ fn serve_names(bridge: &str, cidr: Cidr, folder: &Utf8Path) -> Result<HostProces
         "--pid-file=".to_owned(),
         "--log-facility=-".to_owned(),
         "--bind-interfaces".to_owned(),
-        format!("--interface={bridge}"),
         "--except-interface=lo".to_owned(),
+        // Not the interface: it has the metadata service's address too, which every other bridge has as well.
         format!("--listen-address={}", cidr.gateway()),
         "--no-hosts".to_owned(),
         "--no-ping".to_owned(),
