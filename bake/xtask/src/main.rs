@@ -48,9 +48,9 @@ enum Task {
         /// Where it listens
         #[arg(long, default_value_t = 4566)]
         port: u16,
-        /// Give the rest to the test cloud
-        #[arg(last = true)]
-        rest: Vec<String>,
+        /// Only keep records: instances do not run (as where the caller is not root)
+        #[arg(long)]
+        records_only: bool,
     },
     /// Run every test there is
     Test {
@@ -80,7 +80,11 @@ fn main() -> Result<()> {
         Task::Setup => setup::run(),
         Task::Build => build::release().map(|built| println!("{}", built.olbake)),
         Task::Demo { clean } => demo::run(if clean { demo::Leave::Nothing } else { demo::Leave::Stacks }),
-        Task::Cloud { root, port, rest } => cloud::run(&root, port, &rest),
+        Task::Cloud { root, port, records_only } => cloud::run(
+            &root,
+            port,
+            if records_only { cloud::Instances::Records } else { cloud::Instances::Run },
+        ),
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Bench { figures, json } => bench::run(&figures, json),
         Task::Fmt { check } => test::fmt(check),

@@ -12,12 +12,14 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::body::Bodies;
+use super::balancer::HostBalancers;
+use super::base;
+use super::body::{Bodies, HostBodies};
 use super::calls::{Aim, Calls, Counts, When};
 use super::error::{CloudError, io_error};
 use super::faults::{Behaviour, Fault, Faults};
 use super::machines::Machines;
-use super::moto::Moto;
+use super::moto::{self, Moto};
 use super::proxy;
 use super::shared::{Shared, follow};
 use super::snapshots::{Snapshots, Stage};
@@ -33,6 +35,8 @@ pub struct Config {
     pub port: u16,
     /// What makes instances run; without it they are records only.
     pub bodies: Option<Arc<dyn Bodies>>,
+    /// What makes load balancers work; without it targets are healthy when their instances run.
+    pub balancers: Option<HostBalancers>,
     /// The images that are there from the beginning, of other accounts. If there are none, moto has some of its
     /// own, which no disk belongs to.
     pub images: Vec<StockImage>,
@@ -65,7 +69,28 @@ pub struct Registered {
 impl Config {
     /// One without bodies, on any port.
     pub fn new(root: impl Into<Utf8PathBuf>) -> Self {
-        Self { root: root.into(), port: 0, bodies: None, images: Vec::new(), region: "us-east-1".to_owned() }
+        Self {
+            root: root.into(),
+            port: 0,
+            bodies: None,
+            balancers: None,
+            images: Vec::new(),
+            region: "us-east-1".to_owned(),
+        }
+    }
+
+    /// One whose instances boot and whose load balancers work; `cache` keeps the public image that they start from,
+    /// which takes some minutes to make.
+    pub async fn with_bodies(
+        root: impl Into<Utf8PathBuf>,
+        cache: &Utf8Path,
+        progress: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<Self, CloudError> {
+        let config = Self::new(root);
+        let image = StockImage::from(base::base(cache, progress).await?);
+        let bodies = Arc::new(HostBodies::open(&config.root.join("bodies"))?);
+        let balancers = HostBalancers::open(&config.root.join("balancers"))?;
+        Ok(Self { bodies: Some(bodies), balancers: Some(balancers), images: vec![image], ..config })
     }
 }
 
@@ -82,7 +107,7 @@ pub struct TestCloud {
 impl TestCloud {
     /// Starts one; returns when it answers.
     pub async fn start(config: Config) -> Result<Self, CloudError> {
-        let Config { root, port, bodies, images, region } = config;
+        let Config { root, port, bodies, balancers, images, region } = config;
         std::fs::create_dir_all(&root).map_err(io_error("cannot make", &root))?;
         let root = root.canonicalize_utf8().map_err(io_error("cannot find", &root))?;
         let lock = lock(&root)?;
@@ -95,6 +120,7 @@ impl TestCloud {
             visibility: Visibility::default(),
             snapshots: Arc::new(Snapshots::new(empty(root.join("snapshots"))?)),
             machines: Machines::new(bodies, empty(root.join("volumes"))?),
+            balancers,
             root: root.clone(),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
@@ -106,6 +132,11 @@ impl TestCloud {
         let tasks =
             [tokio::spawn(serve(listener, Arc::clone(&shared))), tokio::spawn(follow(Arc::clone(&shared)))];
         Ok(Self { address, region, shared, tasks, _moto: moto, _lock: lock })
+    }
+
+    /// A Python interpreter that has boto3, an independent client of AWS.
+    pub async fn python() -> Result<Utf8PathBuf, CloudError> {
+        moto::installed().await
     }
 
     /// Ends everything in it, in order.
@@ -125,6 +156,13 @@ impl TestCloud {
         self.shared.moto.record("no_capacity", &told).await.map(drop)
     }
 
+    /// Has a target of load balancers be in a state (`unhealthy`), whatever its service answers; `None`: its service
+    /// counts again.
+    pub async fn say_health(&self, target: &str, state: Option<&str>) -> Result<(), CloudError> {
+        let told = json!({ "target": target, "state": state });
+        self.shared.moto.record("say_health", &told).await.map(drop)
+    }
+
     /// Takes an instance away as EC2 takes spot instances away.
     pub async fn interrupt(&self, instance: &str) -> Result<(), CloudError> {
         interrupt(&self.shared, &self.region, instance).await
@@ -133,6 +171,11 @@ impl TestCloud {
     /// Where it answers: `http://127.0.0.1:PORT`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Where a load balancer listens; its name is answered by nobody.
+    pub fn balancer_address(&self, arn: &str) -> Option<Ipv4Addr> {
+        self.shared.balancers.as_ref().map(|balancers| balancers.address(arn))
     }
 
     /// What a client's environment must say, so that it talks to this cloud and to no other.

@@ -1,5 +1,5 @@
 //! What tests and people ask the test cloud itself for, on the same port: `/_calls`, `/_faults`,
-//! `/_behaviour`, `/_interrupt`, `/_no_capacity`.
+//! `/_behaviour`, `/_interrupt`, `/_no_capacity`, `/_health`, `/_balancers`.
 
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::answer::{self, Answer, json_answer};
 use super::cloud;
+use super::error::CloudError;
 use super::faults::{Behaviour, Fault};
 use super::shared::Shared;
 
@@ -34,6 +35,7 @@ async fn answer_to(shared: &Shared, method: &Method, path: &str, body: &Bytes) -
             shared.faults.behave(behaviour);
             Ok(json!(behaviour))
         }
+        (&Method::GET, "/_balancers") => balancers(shared).await.map_err(|error| error.to_string()),
         (&Method::POST, "/_interrupt") => {
             let asked: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
             let region = asked["region"].as_str().unwrap_or("us-east-1");
@@ -41,12 +43,24 @@ async fn answer_to(shared: &Shared, method: &Method, path: &str, body: &Bytes) -
             cloud::interrupt(shared, region, instance).await.map_err(|error| error.to_string())?;
             Ok(json!({}))
         }
-        (&Method::POST, "/_no_capacity") => {
+        (&Method::POST, "/_no_capacity" | "/_health") => {
             let asked: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-            shared.moto.record("no_capacity", &asked).await.map_err(|error| error.to_string())
+            let function = if path == "/_health" { "say_health" } else { "no_capacity" };
+            shared.moto.record(function, &asked).await.map_err(|error| error.to_string())
         }
         _ => Err(format!("there is no `{method} {path}`")),
     }
+}
+
+/// Where each load balancer listens, and why it is not served, if it is not.
+async fn balancers(shared: &Shared) -> Result<Value, CloudError> {
+    let Some(served) = &shared.balancers else { return Ok(json!({})) };
+    let told = shared.moto.record("load_balancers", &json!({})).await?;
+    let arns = told["balancers"].as_object().into_iter().flat_map(|balancers| balancers.keys());
+    let place = |arn: &String| {
+        (arn.clone(), json!({ "address": served.address(arn).to_string(), "problem": served.problem(arn) }))
+    };
+    Ok(Value::Object(arns.map(place).collect()))
 }
 
 /// Answers a request that is for the test cloud and for no service.

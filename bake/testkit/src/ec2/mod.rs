@@ -3,6 +3,7 @@
 
 mod answer;
 pub mod balancer;
+mod balancing;
 pub mod base;
 pub mod body;
 mod call;

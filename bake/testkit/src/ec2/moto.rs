@@ -19,13 +19,14 @@ const MARK: &str = "installed-5.2";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is run, and what it needs beside it.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("launch.py", include_str!("moto/launch.py")),
     ("mends.py", include_str!("moto/mends.py")),
     ("common.py", include_str!("moto/common.py")),
     ("images.py", include_str!("moto/images.py")),
     ("instances.py", include_str!("moto/instances.py")),
     ("groups.py", include_str!("moto/groups.py")),
+    ("balancers.py", include_str!("moto/balancers.py")),
 ];
 
 /// A running moto. It ends when this is dropped, and when this process ends, however it does: its standard input
@@ -79,7 +80,7 @@ fn home() -> Result<Utf8PathBuf, CloudError> {
 }
 
 /// The Python interpreter that finds moto; installs it when it is not there.
-async fn installed() -> Result<Utf8PathBuf, CloudError> {
+pub(super) async fn installed() -> Result<Utf8PathBuf, CloudError> {
     let home = home()?;
     let python = home.join("bin/python");
     if home.join(MARK).exists() {

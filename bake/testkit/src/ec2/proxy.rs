@@ -10,6 +10,7 @@ use hyper::header::CONTENT_LENGTH;
 use tokio::time::sleep;
 
 use super::answer::{Answer, Refusal, whole};
+use super::balancing;
 use super::call::{Call, Payload, Protocol};
 use super::calls::When;
 use super::control;
@@ -129,6 +130,10 @@ async fn dispatch(shared: &Arc<Shared>, call: &Call, met: &Met) -> Result<Answer
             Some(answer) => Ok(answer),
             None => shared.moto.pass(call).await,
         },
+        ("elasticloadbalancing", "DescribeTargetHealth") => {
+            balancing::reconcile(shared).await?;
+            shared.moto.pass(call).await
+        }
         _ => shared.moto.pass(call).await,
     }
 }

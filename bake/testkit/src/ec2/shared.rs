@@ -9,6 +9,8 @@ use std::time::Duration;
 use camino::Utf8PathBuf;
 use serde_json::json;
 
+use super::balancer::HostBalancers;
+use super::balancing;
 use super::calls::Calls;
 use super::error::{CloudError, io_error};
 use super::faults::Faults;
@@ -30,6 +32,7 @@ pub(super) struct Shared {
     pub(super) visibility: Visibility,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) machines: Machines,
+    pub(super) balancers: Option<HostBalancers>,
 }
 
 impl Shared {
@@ -54,7 +57,8 @@ pub(super) async fn follow(shared: Arc<Shared>) {
 
 async fn once(shared: &Arc<Shared>) -> Result<(), CloudError> {
     machines::reconcile(shared).await?;
-    shared.moto.record("tick", &json!({ "health": {} })).await?;
+    balancing::reconcile(shared).await?;
+    shared.moto.record("tick", &json!({})).await?;
     let regions = shared.moto.record("snapshots", &json!({})).await?;
     let ids = regions.as_array().into_iter().flatten().filter_map(|region| region[1].as_array()).flatten();
     let there: BTreeSet<String> = ids.filter_map(|id| id.as_str().map(str::to_owned)).collect();

@@ -116,7 +116,7 @@ fn lists(action: &str, field: &str) -> bool {
         action.trim_start_matches("Describe").trim_end_matches("es").trim_end_matches('s').to_lowercase();
     match field {
         "groupId" => subject == "securitygroup",
-        "allocationId" => subject == "address",
+        "allocationId" => action == "DescribeAddresses",
         _ => {
             field.trim_end_matches("Id").to_lowercase().trim_end_matches('e') == subject.trim_end_matches('e')
         }

@@ -4,6 +4,7 @@ instance refresh."""
 import math
 import uuid
 
+import balancers
 from common import ACCOUNT, ActionResult, records, true
 from moto.autoscaling.exceptions import AutoscalingClientError, ValidationError
 from moto.autoscaling.models import (
@@ -224,7 +225,9 @@ def describe_instance_refreshes(self):
     shown = [{key: value for key, value in refresh.items() if key not in ("left", "all") and value is not None}
              for refresh in group_of(self).refreshes
              if not ids or refresh["InstanceRefreshId"] in ids]
-    return ActionResult({"InstanceRefreshes": shown})
+    start, most = int(self._get_param("NextToken") or 0), int(self._get_param("MaxRecords") or 50)
+    following = str(start + most) if len(shown) > start + most else None
+    return ActionResult({"InstanceRefreshes": shown[start : start + most], "NextToken": following})
 
 
 def refresh_step(group, refresh, healthy):
@@ -293,9 +296,9 @@ def mend_group(backend, group, health):
 
 
 @record
-def tick(health):
-    """A moment passes; `health` is what load balancers know of instances. Says in how many groups there is more to do."""
-    busy = 0
+def tick():
+    """A moment passes. Says in how many groups there is more to do."""
+    busy, health = 0, balancers.of_instances()
     for backend in list(autoscaling_backends[ACCOUNT].values()):
         for group in list(backend.autoscaling_groups.values()):
             mend_group(backend, group, health)

@@ -212,6 +212,11 @@ def metadata(region, instance):
         "placement/region": region,
         "security-groups": "\n".join(group.name for group in instance.security_groups),
     }
+    key = instance.ec2_backend.keypairs.get(instance.key_name) if instance.key_name else None
+    if key and key.material_public:
+        public = key.material_public
+        public = public.decode() if isinstance(public, bytes) else public
+        found[f"public-keys/0={key.key_name}/openssh-key"] = public.strip()
     if instance.metadata_options.instance_metadata_tags == "enabled":
         found |= {f"tags/instance/{tag['key']}": tag["value"] for tag in instance.get_tags()}
     return found

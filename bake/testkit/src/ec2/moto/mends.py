@@ -1,11 +1,12 @@
 """What moto's records get wrong and the proxy cannot put right from outside, by topic: images and their snapshots,
-instances, groups. `RECORDS` is what the proxy sees and changes besides."""
+instances, groups, load balancers. `RECORDS` is what the proxy sees and changes besides."""
 
+import balancers
 import groups
 import images
 import instances
 
-RECORDS = images.RECORDS | instances.RECORDS | groups.RECORDS
+RECORDS = balancers.RECORDS | images.RECORDS | instances.RECORDS | groups.RECORDS
 
 
 def apply():
@@ -13,3 +14,4 @@ def apply():
     images.apply()
     instances.apply()
     groups.apply()
+    balancers.apply()
