@@ -1,6 +1,6 @@
 //! The instances of a group: found by their tags, in the group or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types::{
     Filter, Instance, InstanceStateName, LaunchTemplateSpecification, ResourceType, Tag, TagSpecification,
@@ -209,10 +209,11 @@ pub(super) async fn terminate(aws: &Aws, ids: Vec<String>) -> Result<(), Problem
     super::unless_gone(call.send().await.map_err(problem("ec2:TerminateInstances")).map(drop))
 }
 
-/// Ends all instances of a group.
-pub(super) async fn terminate_all(aws: &Aws, group: &str) -> Result<(), Problem> {
-    let found = of_group(aws, group).await?.into_iter().filter(|found| !found.is_going());
-    terminate(aws, found.map(|found| found.native).collect()).await
+/// Ends the instances of a group that are not among these.
+pub(super) async fn terminate_others(aws: &Aws, group: &str, stay: &BTreeSet<&str>) -> Result<(), Problem> {
+    let found = of_group(aws, group).await?.into_iter();
+    let goes = |found: &Found| !found.is_going() && !stay.contains(found.native.as_str());
+    terminate(aws, found.filter(goes).map(|found| found.native).collect()).await
 }
 
 /// Waits until no instance of a group is there: what they use can go only then.

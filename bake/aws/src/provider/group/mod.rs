@@ -10,7 +10,7 @@ mod fleet;
 mod instances;
 mod refresh;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use aws_sdk_autoscaling::types::{
@@ -239,11 +239,18 @@ impl Kind for Group {
     }
 
     async fn remove(&self, aws: &Aws, there: &Sighting) -> Result<(), Problem> {
-        // Those that are not in the group, because they are about to join or have left, go too.
-        instances::terminate_all(aws, &there.native).await?;
+        // Those that are not in the group, because they are about to join or have left, go first: once the group is
+        // gone nothing leads to them. Its members go with it; gone before it, they would be replaced.
+        let group = describe(aws, &there.native).await?;
+        let members: BTreeSet<&str> = group
+            .iter()
+            .flat_map(AutoScalingGroup::instances)
+            .filter_map(|instance| instance.instance_id())
+            .collect();
+        instances::terminate_others(aws, &there.native, &members).await?;
         let call = aws.scaling.delete_auto_scaling_group().auto_scaling_group_name(&there.native);
         call.force_delete(true).send().await.map_err(problem("autoscaling:DeleteAutoScalingGroup"))?;
-        instances::terminate_all(aws, &there.native).await?;
+        instances::terminate_others(aws, &there.native, &BTreeSet::new()).await?;
         instances::until_gone(aws, &there.native).await
     }
 }
