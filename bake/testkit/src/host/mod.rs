@@ -22,6 +22,17 @@ const PREFIX: &str = "olbake-host-";
 /// How long a host may take to boot.
 const BOOT: Duration = Duration::from_secs(60);
 
+/// Enters control groups, as many as its first argument says, and runs the rest as often as the container boots again,
+/// which nspawn says by its exit code. All ends with this shell.
+const KEEPER: &str = "\
+count=$1; shift
+while [ $count -gt 0 ]; do echo 0 >\"$1\"; shift; count=$((count - 1)); done
+code=133
+while [ $code = 133 ]; do
+  code=0
+  setpriv --pdeathsig KILL -- unshare --pid --fork --kill-child=KILL --mount-proc --propagation slave -- \"$@\" || code=$?
+done";
+
 /// A running host, gone when this is dropped.
 #[derive(Debug)]
 pub struct Host {
@@ -33,7 +44,7 @@ pub struct Host {
 
 /// What is missing for hosts here; none: nothing.
 pub fn lacking() -> Option<String> {
-    let programs = ["mmdebstrap", "systemd-nspawn", "ip", "ssh", "ssh-keygen", "unshare", "mount"];
+    let programs = ["mmdebstrap", "systemd-nspawn", "ip", "ssh", "ssh-keygen", "unshare", "setpriv", "mount"];
     let missing = |program: &&str| !succeeds("sh", &["-c", &format!("command -v {program}")]);
     if !succeeds("sh", &["-c", "test \"$(id -u)\" = 0"]) {
         return Some("it needs root".to_owned());
@@ -46,7 +57,7 @@ impl Host {
     pub fn start() -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         sweep();
-        let root = root::kept()?;
+        let (root, turn) = root::kept()?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{number}", std::process::id());
         let directory = Path::new("/var/tmp").join(&name);
@@ -55,6 +66,7 @@ impl Host {
         host.mount(&root)?;
         host.keys()?;
         host.network()?;
+        drop(turn);
         host.process = Some(host.boot()?);
         host.wait()?;
         Ok(host)
@@ -157,20 +169,9 @@ impl Host {
             fs::create_dir_all(group)?;
         }
         let console = File::create(self.directory.join("console"))?;
-        let script = "count=$1; shift; while [ $count -gt 0 ]; do echo 0 >\"$1\"; shift; count=$((count - 1)); done; exec \"$@\"";
         Command::new("sh")
-            .args(["-ec", script, "sh", &lists.len().to_string()])
+            .args(["-ec", KEEPER, "sh", &lists.len().to_string()])
             .args(lists)
-            .args([
-                "unshare",
-                "--pid",
-                "--fork",
-                "--kill-child=KILL",
-                "--mount-proc",
-                "--propagation",
-                "slave",
-                "--",
-            ])
             .args([
                 "systemd-nspawn",
                 "--quiet",
@@ -219,8 +220,15 @@ impl Drop for Host {
 /// Removes all that a host has, by its name.
 fn remove(name: &str) {
     let directory = Path::new("/var/tmp").join(name);
+    let kill = |group: PathBuf| {
+        format!(
+            "find {} -name cgroup.procs -exec cat {{}} + 2>/dev/null | xargs -r kill -9 2>/dev/null; ",
+            group.display()
+        )
+    };
+    let kill: String = groups(name).into_iter().map(kill).collect();
     let script = format!(
-        "umount -l {0}/root 2>/dev/null; ip netns del {name} 2>/dev/null; rm -rf {0}; \
+        "{kill} umount -l {0}/root 2>/dev/null; ip netns del {name} 2>/dev/null; rm -rf {0}; \
          rmdir /run/systemd/nspawn/propagate/{name} /run/systemd/nspawn/unix-export/{name} 2>/dev/null; true",
         directory.display()
     );

@@ -14,8 +14,8 @@ const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,openssh-server,sudo,p
                         ca-certificates,procps";
 const KEPT: &str = "/var/tmp/olbake-host-kept";
 
-/// Its directory; it is not to be changed.
-pub(super) fn kept() -> io::Result<PathBuf> {
+/// Its directory, which is not to be changed, and a lock: who has it may choose an address.
+pub(super) fn kept() -> io::Result<(PathBuf, File)> {
     fs::create_dir_all(KEPT)?;
     let lock = File::create(Path::new(KEPT).join("lock"))?;
     lock.lock()?;
@@ -28,7 +28,7 @@ pub(super) fn kept() -> io::Result<PathBuf> {
         make(&new)?;
         fs::rename(&new, &root)?;
     }
-    Ok(root)
+    Ok((root, lock))
 }
 
 fn make(root: &Path) -> io::Result<()> {
