@@ -123,9 +123,6 @@ def install(s, m):
     os.modprobe("floppy", blacklist = True)
     os.limits("*", "nofile", 65536)
     os.hosts("10.0.0.1", ["db", "db.internal"])
-    h = os.hosts("10.0.0.2", ["db2"])
-    os.reboot()
-    os.reboot(when_changed = [h])
     os.ca_certificate("corp", "files/a")
     cron.job("clean", "0 3 * * *", "find /tmp -delete", user = "ada", env = {"MAILTO": ""})
     run.command(["make", "-j", 2], cwd = "/srv", env = {"A": "1"}, creates = "/srv/done", timeout = "5m", ok_codes = [0, 3], reads = ["/srv"], writes = ["/srv/done"])
@@ -134,6 +131,21 @@ def install(s, m):
     run.script("files/a", ["one"])
 "##
     ));
+}
+
+#[test]
+fn a_reboot_waits_for_a_change_or_for_the_machine_to_ask() {
+    let text = lowered(
+        r#"
+def install(s, m):
+    names = os.hosts("10.0.0.2", ["db2"])
+    os.reboot()
+    os.reboot(when_changed = [names])
+"#,
+    );
+    let asked = "c.install.2 os.reboot\n    {\"do\":\"reboot\",\"required\":true}";
+    let changed = "c.install.3 os.reboot when changed [c.install.1]\n    {\"do\":\"reboot\",\"required\":false}";
+    assert!(text.contains(asked) && text.contains(changed), "{text}");
 }
 
 #[test]

@@ -155,7 +155,7 @@ fn hosts(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 /// A reboot. Without `when_changed` it is only meant where the machine itself says that it waits for one: a recipe that
 /// is applied again must not boot it again.
 fn reboot(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let conditional = call.given("when_changed").is_some();
+    let conditional = !call.elements("when_changed").is_empty();
     let required = call.flag("required", !conditional)?;
     if !required && !conditional {
         return Err(call.wrong("required", "expected `when_changed`, or else it would boot again every time"));
