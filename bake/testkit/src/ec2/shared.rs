@@ -59,8 +59,9 @@ async fn once(shared: &Arc<Shared>) -> Result<(), CloudError> {
     machines::reconcile(shared).await?;
     balancing::reconcile(shared).await?;
     shared.moto.record("tick", &json!({})).await?;
+    let before = shared.snapshots.ids();
     let regions = shared.moto.record("snapshots", &json!({})).await?;
     let ids = regions.as_array().into_iter().flatten().filter_map(|region| region[1].as_array()).flatten();
     let there: BTreeSet<String> = ids.filter_map(|id| id.as_str().map(str::to_owned)).collect();
-    shared.snapshots.keep(&there).map_err(io_error("cannot remove snapshots in", &shared.root))
+    shared.snapshots.keep(&there, &before).map_err(io_error("cannot remove snapshots in", &shared.root))
 }

@@ -157,11 +157,17 @@ impl Snapshots {
         Ok(true)
     }
 
-    /// Removes the bytes of those that are gone, once nothing goes on from them.
-    pub(super) fn keep(&self, there: &BTreeSet<String>) -> io::Result<()> {
+    /// All that are known now.
+    pub(super) fn ids(&self) -> BTreeSet<String> {
+        held(&self.known).keys().cloned().collect()
+    }
+
+    /// Removes the bytes of those among `before` that are not there any more, once nothing goes on from them. `before`
+    /// is older than `there`: what was made in between is not gone.
+    pub(super) fn keep(&self, there: &BTreeSet<String>, before: &BTreeSet<String>) -> io::Result<()> {
         let mut known = held(&self.known);
         let mut needed = BTreeSet::new();
-        for id in there {
+        for id in known.keys().filter(|id| there.contains(*id) || !before.contains(*id)) {
             needed.extend(chain(&known, id));
         }
         let gone: Vec<String> = known.keys().filter(|id| !needed.contains(*id)).cloned().collect();
@@ -220,7 +226,8 @@ mod tests {
         all.put("snap-2", 7, &filled(3), [0; 32]).unwrap();
         let blocks: Vec<_> = all.blocks("snap-2").into_iter().collect();
         assert_eq!(blocks, [(0, "snap-1".to_owned()), (7, "snap-2".to_owned())]);
-        all.keep(&BTreeSet::from(["snap-2".to_owned()])).unwrap();
+        all.keep(&BTreeSet::from(["snap-2".to_owned()]), &all.ids()).unwrap();
+        all.keep(&BTreeSet::new(), &BTreeSet::new()).unwrap();
         assert_eq!(all.read("snap-1", 0).unwrap(), filled(1));
 
         let disk = folder.join("disk");
@@ -234,7 +241,7 @@ mod tests {
         all.take("snap-3", "here", &disk, Some("snap-2")).unwrap();
         assert_eq!(all.blocks("snap-3").keys().copied().collect::<Vec<_>>(), [0, 7]);
         assert_eq!(all.get("snap-3").unwrap().lineage, "snap-1");
-        all.keep(&BTreeSet::new()).unwrap();
+        all.keep(&BTreeSet::new(), &all.ids()).unwrap();
         assert!(std::fs::read_dir(folder).unwrap().all(|entry| entry.unwrap().file_name() == "disk"));
     }
 }
