@@ -36,8 +36,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 async fn run(endpoint: &str, folder: &camino::Utf8Path, count: usize) -> Result<Value, Box<dyn Error>> {
     std::fs::create_dir_all(folder)?;
-    let cloud =
-        TestCloud::start(Config { region: REGION.to_owned(), ..Config::new(folder.join("cloud")) }).await?;
     let account = Account::at(endpoint, REGION, "test", "test").await;
     let provider = Arc::new(AwsProvider::open(account, Arc::new(NoAmis))?);
     let registry = olbake_engine::registry::Registry::open("file://registry", folder)?;
