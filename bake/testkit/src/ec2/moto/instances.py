@@ -212,7 +212,7 @@ def metadata(region, instance):
         "placement/region": region,
         "security-groups": "\n".join(group.name for group in instance.security_groups),
     }
-    pairs = instance.ec2_backend.describe_key_pairs(None) if instance.key_name else []
+    pairs = instance.ec2_backend.describe_key_pairs([]) if instance.key_name else []
     key = next((pair for pair in pairs if pair.key_name == instance.key_name), None)
     if key and key.material_public:
         public = key.material_public
