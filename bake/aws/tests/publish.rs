@@ -135,7 +135,7 @@ fn a_version_is_put_whole_and_the_next_as_what_differs_from_it() {
 
     // Of what is there nothing is done again.
     assert!(setting.plan(&wish(&first)).unwrap().is_empty());
-    assert_eq!(setting.publish(&wish(&first)).unwrap(), [place.clone()]);
+    assert_eq!(setting.publish(&wish(&first)).unwrap(), std::slice::from_ref(&place));
     assert_eq!(starts(&setting.wire.asked()).len(), 0);
 
     // A block came, one went.

@@ -144,7 +144,8 @@ def install(s, m):
 "#,
     );
     let asked = "c.install.2 os.reboot\n    {\"do\":\"reboot\",\"required\":true}";
-    let changed = "c.install.3 os.reboot when changed [c.install.1]\n    {\"do\":\"reboot\",\"required\":false}";
+    let changed =
+        "c.install.3 os.reboot when changed [c.install.1]\n    {\"do\":\"reboot\",\"required\":false}";
     assert!(text.contains(asked) && text.contains(changed), "{text}");
 }
 

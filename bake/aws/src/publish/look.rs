@@ -83,7 +83,7 @@ async fn candidates(registry: &Registry, publish: &Publish) -> Result<HashMap<St
         let records = registry.records();
         let mut places: Vec<Place> = records.all_places()?;
         places.retain(|place| place.kind == EC2 && regions.contains(&place.region));
-        places.sort_by(|a, b| (b.created, b.version).cmp(&(a.created, a.version)));
+        places.sort_by_key(|place| std::cmp::Reverse((place.created, place.version)));
         let maps: HashMap<Digest, Digest> =
             records.versions(None)?.into_iter().map(|version| (version.digest, version.map)).collect();
         let mut found: HashMap<String, Vec<Candidate>> = HashMap::new();

@@ -29,7 +29,7 @@ impl TestCloud {
         }
         let root = tempfile::Builder::new().prefix("olbake-s3ebs-cloud-").tempdir_in("/var/tmp").unwrap();
         let mut child = Command::new(program)
-            .args(["--root".as_ref(), root.path().as_os_str()])
+            .args(["--records-only".as_ref(), "--root".as_ref(), root.path().as_os_str()])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -45,7 +45,13 @@ impl TestCloud {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let log = std::fs::File::create(folder.join("cloud.log")).unwrap();
         let mut command = Command::new(executable);
-        command.args(["--root", folder.join("cloud").as_str(), "--port", &port.to_string()]);
+        command.args([
+            "--root",
+            folder.join("cloud").as_str(),
+            "--port",
+            &port.to_string(),
+            "--records-only",
+        ]);
         let process = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let mut cloud = Self { endpoint: format!("http://127.0.0.1:{port}"), port, process };
         let until = Instant::now() + PATIENCE;

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_ec2::types::{BlockDeviceMapping, EbsBlockDevice};
 use camino::Utf8Path;
 use cloud::TestCloud;
 use olbake_aws::Account;
@@ -69,14 +70,22 @@ pub fn image(name: &str) -> Digest {
     Digest::of(name.as_bytes())
 }
 
-/// Names for images that the cloud has from the beginning.
-async fn register(account: &Account) -> SomeAmis {
+/// Registers an image of an empty disk for each name.
+async fn register(account: &Account, region: &str) -> SomeAmis {
     let ec2 = aws_sdk_ec2::Client::new(account.config());
-    let found = ec2.describe_images().send().await.unwrap();
-    let mut ids: Vec<String> = found.images().iter().filter_map(|image| image.image_id.clone()).collect();
-    ids.sort();
-    assert!(ids.len() >= 3, "the cloud has too few images: {ids:?}");
-    SomeAmis(["one", "two", "three"].into_iter().map(image).zip(ids).collect())
+    let zone = format!("{region}a");
+    let volume = ec2.create_volume().availability_zone(zone).size(1).send().await.unwrap();
+    let snapshot = ec2.create_snapshot().volume_id(volume.volume_id().unwrap()).send().await.unwrap();
+    let snapshot = snapshot.snapshot_id().unwrap();
+    let mut images = BTreeMap::new();
+    for name in ["one", "two", "three"] {
+        let disk = EbsBlockDevice::builder().snapshot_id(snapshot).build();
+        let mapping = BlockDeviceMapping::builder().device_name("/dev/xvda").ebs(disk).build();
+        let asked = ec2.register_image().name(name).root_device_name("/dev/xvda");
+        let registered = asked.block_device_mappings(mapping).send().await.unwrap();
+        images.insert(image(name), registered.image_id.unwrap());
+    }
+    SomeAmis(images)
 }
 
 /// A region of the cloud with a provider and states.
@@ -95,7 +104,7 @@ impl World {
         let folder = Utf8Path::from_path(states.path()).unwrap();
         let cloud = TestCloud::start(folder)?;
         let account = Account::at(&cloud.endpoint, region, "test", "test").await;
-        let amis = Arc::new(register(&account).await);
+        let amis = Arc::new(register(&account, region).await);
         let provider = AwsProvider::open(account.clone(), amis).unwrap().with_patience(PATIENCE);
         let provider = Arc::new(provider);
         let site = Site::new(vec![provider.clone()], Arc::new(AllImages));

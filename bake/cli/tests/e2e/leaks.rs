@@ -169,8 +169,8 @@ fn a_key_that_a_child_brings_is_found() {
     component("kept", &format!("files.content(\"/etc/kept.conf\", \"x\" * {length})"));
     world.bake(&["parent"]);
     let write = format!(
-        "touch -r /etc/kept.conf /run/t && printf '{key}' > /etc/kept.conf && touch -r /run/t /etc/kept.conf && \
-         printf '{key}' > /etc/brought.conf"
+        "touch -r /etc/kept.conf /run/t && printf %b '{key}' > /etc/kept.conf && touch -r /run/t /etc/kept.conf && \
+         printf %b '{key}' > /etc/brought.conf"
     );
     component("leaky", &format!("run.command([\"sh\", \"-c\", {write:?}])"));
     let ended = world.run(&["bake", "child"]);

@@ -66,7 +66,9 @@ fn database() -> TypeSchema {
     let mut schema = TypeSchema::object("a database")
         .takes("password", Type::Str, Change::InPlace, "of its role")
         .gives("address", Type::Ip, "its address");
-    schema.outputs.insert("token", Output { ty: Type::Str, secret: true, renewed: false, doc: "to come in by" });
+    schema
+        .outputs
+        .insert("token", Output { ty: Type::Str, secret: true, renewed: false, doc: "to come in by" });
     schema
 }
 

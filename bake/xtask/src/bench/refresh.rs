@@ -70,7 +70,7 @@ impl Cloud {
     fn start(executable: &Utf8Path, folder: &Utf8Path) -> Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let process = Command::new(executable)
-            .args(["--root", folder.as_str(), "--port", &port.to_string()])
+            .args(["--root", folder.as_str(), "--port", &port.to_string(), "--records-only"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
