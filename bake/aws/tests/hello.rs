@@ -157,20 +157,6 @@ async fn hello_comes_is_upgraded_and_goes() {
 }
 
 #[tokio::test]
-async fn blue_and_green_share_requests_by_weights() {
-    let Some(world) = World::new("eu-central-1").await else { return };
-    let mut hello = Hello::new("eu-central-1");
-    hello.strategy =
-        json!({"kind": "blue_green", "weights": [50, 100], "bake": "100ms", "keep_old": "100ms"});
-    check(&world, &hello).await;
-    for image in ["two", "one"] {
-        hello.image = image;
-        check(&world, &hello).await;
-    }
-    world.destroy(&hello.declare()).await;
-}
-
-#[tokio::test]
 async fn other_strategies_bring_the_release_too() {
     let Some(world) = World::new("eu-north-1").await else { return };
     let mut hello = Hello::new("eu-north-1");

@@ -24,7 +24,7 @@ fn folder() -> (tempfile::TempDir, Utf8PathBuf) {
 
 /// A script as a client of a cloud.
 async fn script(cloud: &TestCloud, name: &str) -> Command {
-    let scripts = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ec2");
+    let scripts = Utf8Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/ec2");
     let mut command = Command::new(TestCloud::python().await.unwrap());
     command.arg(scripts.join(name)).envs(cloud.environment()).env("PYTHONDONTWRITEBYTECODE", "1");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
