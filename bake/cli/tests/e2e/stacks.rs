@@ -89,7 +89,7 @@ fn a_service_is_deployed_upgraded_rolled_back_and_removed() {
         // Whoever has not started it can follow it to its end.
         std::thread::sleep(Duration::from_secs(3));
         let followed = world.run(&["rollout", "status", "--follow", "--stack", HELLO]);
-        followed.says(&["booting", "in service", "removed", "succeeded"]);
+        followed.says(&["booting", "in service", "removed", "no rollout is under way; 3 instances run"]);
         assert!(child.wait().unwrap().success());
     });
     assert!(upgrade.answers.len() == 2 && upgrade.answers["1.1.0"] > 0, "{:?}", upgrade.answers);

@@ -109,7 +109,14 @@ fn follow(desk: &Desk, context: &Context, stack: &StackName, asked: Option<&Stri
         let under_way = |rollout: &Rollout| rollout.outcome().is_none();
         let open = groups.iter().any(|(_, rollout)| rollout.as_ref().is_some_and(under_way));
         for (name, rollout) in &groups {
-            let Some(report) = rollout.as_ref().map(Rollout::report) else { continue };
+            let Some(report) = rollout.as_ref().map(Rollout::report) else {
+                // One that is over leaves the state: the group says what came of it.
+                if !open && !context.ui.json {
+                    let group = state.resources.get(*name).and_then(|applied| applied.group.as_ref());
+                    context.ui.print(&ui::at_rest(name, group, context.ui.out));
+                }
+                continue;
+            };
             if told.get(*name) == Some(&report) {
                 continue;
             }
