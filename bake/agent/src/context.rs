@@ -82,6 +82,8 @@ pub(crate) struct Context<'a> {
     pub(crate) id: &'a OperationId,
     /// The operation was carried out and is looked at again.
     pub(crate) verifying: bool,
+    /// The states of units that were asked for together.
+    pub(crate) states: &'a [(&'a str, String)],
 }
 
 /// A content on the machine.

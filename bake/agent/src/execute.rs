@@ -47,15 +47,29 @@ pub(crate) fn execute(
     let shared = Mutex::new(Shared { schedule, summary: Summary::default(), fault: None });
     let moved = Condvar::new();
     let ended = Mutex::new(ended);
+    // Units that are only to run are started together, which costs as much as one of them.
+    let joins = |index: usize| {
+        operations.get(index).is_some_and(|operation| {
+            run.booted && ops::service::is_plain(operation) && !lock(&ended).contains_key(&operation.id)
+        })
+    };
     let worker = || {
-        while let Some(index) = next(run, &shared, &moved) {
-            let operation = &operations[index];
-            let before = lock(&ended).remove(&operation.id);
-            let before = before.filter(|report| !ops::reboot::is_outstanding(&operation.action, report));
-            let resumed = before.is_some();
-            let report =
-                before.map_or_else(|| perform(run, operation), |report| resume(run, operation, report));
-            finish(run, &shared, index, report, journal.filter(|_| !resumed), options.keep_going);
+        while let Some(batch) = next(run, &shared, &moved, joins) {
+            let mut chosen = Vec::with_capacity(batch.len());
+            for index in &batch {
+                let operation = &operations[*index];
+                let before = lock(&ended).remove(&operation.id);
+                match before.filter(|report| !ops::reboot::is_outstanding(&operation.action, report)) {
+                    Some(report) => {
+                        let report = resume(run, operation, report);
+                        finish(run, &shared, *index, report, None, options.keep_going);
+                    }
+                    None => chosen.push(operation),
+                }
+            }
+            for (index, report) in batch.into_iter().zip(perform(run, &chosen)) {
+                finish(run, &shared, index, report, journal, options.keep_going);
+            }
             moved.notify_all();
         }
         moved.notify_all();
@@ -82,8 +96,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The next operation for a thread; none: it may go.
-fn next(run: &Run, shared: &Mutex<Shared>, moved: &Condvar) -> Option<usize> {
+/// The next operation for a thread, with those after it that join it; none: it may go.
+fn next(
+    run: &Run,
+    shared: &Mutex<Shared>,
+    moved: &Condvar,
+    joins: impl Fn(usize) -> bool,
+) -> Option<Vec<usize>> {
     let mut guard = lock(shared);
     loop {
         let set = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
@@ -91,7 +110,14 @@ fn next(run: &Run, shared: &Mutex<Shared>, moved: &Condvar) -> Option<usize> {
             guard.schedule.stop();
         }
         match guard.schedule.next() {
-            Next::Start(index) => return Some(index),
+            Next::Start(index) => {
+                let mut batch = vec![index];
+                let mut last = index;
+                while joins(last) && joins(last + 1) && guard.schedule.join(&mut batch, last + 1) {
+                    last += 1;
+                }
+                return Some(batch);
+            }
             Next::Nothing => return None,
             Next::Wait => guard = moved.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner),
         }
@@ -152,13 +178,36 @@ fn finish(
     }
 }
 
-/// Runs one operation to its report.
-fn perform(run: &Run, operation: &Operation) -> OperationReport {
-    let start = Instant::now();
-    let context = Context { run, id: &operation.id, verifying: false };
-    run.outbox.send(FromAgent::Started { id: operation.id.clone() });
+/// Runs operations to their reports: one, or units that are started together.
+fn perform(run: &Run, operations: &[&Operation]) -> Vec<OperationReport> {
+    let since = Instant::now();
+    for operation in operations {
+        run.outbox.send(FromAgent::Started { id: operation.id.clone() });
+    }
+    let states = ops::service::states(run, operations);
+    let mut begun = Vec::with_capacity(operations.len());
+    for operation in operations {
+        let context = Context { run, id: &operation.id, verifying: false, states: &states };
+        begun.push((context, *operation, begin(&context, operation)));
+    }
+    let units: Vec<&str> = begun.iter().filter_map(|(_, _, begun)| begun.as_ref().ok()?.start).collect();
+    // Where they cannot be started together each is, and says what is wrong with it.
+    let started = units.len() > 1 && ops::service::start(&begun[0].0, &units).is_ok();
+    let reports = begun.into_iter().map(|(context, operation, begun)| {
+        let ended = begun.and_then(|begun| end(&context, &operation.action, begun, started));
+        report(&context, ended)
+    });
+    let mut reports: Vec<OperationReport> = reports.collect();
+    let micros = since.elapsed().as_micros() / operations.len().max(1) as u128;
+    for report in &mut reports {
+        report.micros = u64::try_from(micros).unwrap_or(u64::MAX);
+    }
+    reports
+}
+
+fn report(context: &Context<'_>, ended: Result<Ended>) -> OperationReport {
     let mut report = OperationReport {
-        id: operation.id.clone(),
+        id: context.id.clone(),
         outcome: Outcome::Ok,
         changes: Vec::new(),
         reason: None,
@@ -166,7 +215,7 @@ fn perform(run: &Run, operation: &Operation) -> OperationReport {
         micros: 0,
         resumed: false,
     };
-    match attempt(&context, operation) {
+    match ended {
         Ok(Ended::Fine) => {}
         Ok(Ended::Skipped(reason)) => {
             report.outcome = Outcome::Skipped;
@@ -187,7 +236,6 @@ fn perform(run: &Run, operation: &Operation) -> OperationReport {
             report.failure = Some(error.failure());
         }
     }
-    report.micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     report
 }
 
@@ -197,16 +245,47 @@ enum Ended {
     Changed(Vec<Change>),
 }
 
-fn attempt(context: &Context<'_>, operation: &Operation) -> Result<Ended> {
+/// What is left of an operation.
+struct Begun<'a> {
+    /// How it ends, if nothing goes wrong from here on.
+    ended: Ended,
+    /// The unit that is still to be started.
+    start: Option<&'a str>,
+    /// Whether it is to be looked at again.
+    verify: bool,
+}
+
+impl Begun<'_> {
+    fn ended(ended: Ended) -> Result<Self> {
+        Ok(Self { ended, start: None, verify: false })
+    }
+}
+
+/// Decides and predicts, or carries out all but the start of a unit.
+fn begin<'a>(context: &Context<'a>, operation: &'a Operation) -> Result<Begun<'a>> {
     if !operation.when_changed.is_empty() && context.any_changed(&operation.when_changed).is_none() {
-        return Ok(Ended::Skipped("nothing that it waits for changed".to_owned()));
+        return Begun::ended(Ended::Skipped("nothing that it waits for changed".to_owned()));
     }
     let work = match ops::decide(&operation.action, context)? {
-        Decision::Fine => return Ok(Ended::Fine),
-        Decision::Skip(reason) => return Ok(Ended::Skipped(reason)),
+        Decision::Fine => return Begun::ended(Ended::Fine),
+        Decision::Skip(reason) => return Begun::ended(Ended::Skipped(reason)),
         Decision::Change(work) => work,
     };
-    if context.is_check() { predict(context, work) } else { carry_out(context, &operation.action, work) }
+    if context.is_check() {
+        return Begun::ended(predict(context, work)?);
+    }
+    let Work { changes, edits, act, prediction: _, start, final_word } = work;
+    edit::apply(&edits, context)?;
+    for edit in edits.iter().filter(|edit| is_unit_path(edit.path())) {
+        context.unit_changed(edit.path());
+    }
+    if let Some(act) = act
+        && act(context)? == Effect::Unchanged
+        && edits.is_empty()
+    {
+        return Begun::ended(Ended::Fine);
+    }
+    Ok(Begun { ended: Ended::Changed(changes), start, verify: !final_word })
 }
 
 fn predict(context: &Context<'_>, work: Work<'_>) -> Result<Ended> {
@@ -219,22 +298,16 @@ fn predict(context: &Context<'_>, work: Work<'_>) -> Result<Ended> {
     Ok(Ended::Changed(work.changes))
 }
 
-fn carry_out(context: &Context<'_>, action: &Action, work: Work<'_>) -> Result<Ended> {
-    let Work { changes, edits, act, prediction: _, final_word } = work;
-    edit::apply(&edits, context)?;
-    for edit in edits.iter().filter(|edit| is_unit_path(edit.path())) {
-        context.unit_changed(edit.path());
-    }
-    if let Some(act) = act
-        && act(context)? == Effect::Unchanged
-        && edits.is_empty()
+fn end(context: &Context<'_>, action: &Action, begun: Begun<'_>, started: bool) -> Result<Ended> {
+    if let Some(unit) = begun.start
+        && !started
     {
-        return Ok(Ended::Fine);
+        ops::service::start(context, &[unit])?;
     }
-    if !final_word {
+    if begun.verify {
         verify(&Context { verifying: true, ..*context }, action)?;
     }
-    Ok(Ended::Changed(changes))
+    Ok(begun.ended)
 }
 
 /// Looks again: what was carried out must have taken.

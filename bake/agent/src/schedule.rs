@@ -75,6 +75,19 @@ impl Schedule {
         }
     }
 
+    /// Starts an operation together with others, if it waits for nothing but them.
+    pub(crate) fn join(&mut self, batch: &mut Vec<usize>, index: usize) -> bool {
+        let among = batch.iter().filter(|other| self.dependents[**other].contains(&index)).count();
+        let joins = self.random.is_none()
+            && self.states.get(index) == Some(&State::Waiting)
+            && self.open[index] == among;
+        if joins {
+            self.states[index] = State::Running;
+            batch.push(index);
+        }
+        joins
+    }
+
     /// An operation ended well.
     pub(crate) fn ended(&mut self, index: usize) {
         self.states[index] = State::Ended;
@@ -168,6 +181,24 @@ mod tests {
         schedule.ended(1);
         assert_eq!(schedule.next(), Next::Nothing);
         assert_eq!(schedule.not_run(), 2);
+    }
+
+    #[test]
+    fn what_waits_only_for_others_starts_together_with_them() {
+        let mut schedule = Schedule::new(&diamond(), None);
+        assert_eq!(schedule.next(), Next::Start(0));
+        let mut batch = vec![0];
+        assert!(schedule.join(&mut batch, 2));
+        assert!(!schedule.join(&mut batch, 3), "it waits for 1, too");
+        assert!(!schedule.join(&mut batch, 2), "it was started");
+        assert!(!schedule.join(&mut batch, 4), "there is none");
+        assert_eq!(batch, [0, 2]);
+        assert_eq!(schedule.next(), Next::Start(1));
+        [0, 1, 2].into_iter().for_each(|index| schedule.ended(index));
+        assert_eq!(schedule.next(), Next::Start(3));
+        let mut seeded = Schedule::new(&diamond(), Some(1));
+        let Next::Start(first) = seeded.next() else { panic!("one can start") };
+        assert!(!seeded.join(&mut vec![first], 2), "one at a time");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::io;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::Digest;
+use olbake_core::blockmap::BlockMap;
 use olbake_core::digest::FieldDigest;
 use olbake_engine::payload::digest_of;
 use olbake_engine::registry::{Registry, RegistryError};
@@ -156,6 +157,41 @@ pub async fn import(
     Ok(Imported { source, file: paths.disk, fetched, new_blocks })
 }
 
+/// Reads a snapshot into the store and says what its disk is made of; `known` is a snapshot that it descends from, with
+/// the map of its disk. `partial` is a file for the disk meanwhile.
+pub(crate) async fn fetch_blocks(
+    snapshots: &Snapshots,
+    registry: &Registry,
+    known: Option<(&str, Digest)>,
+    snapshot: &str,
+    partial: &Utf8Path,
+) -> Result<BlockMap, ImportError> {
+    let (mut listing, mut base) = (None, None);
+    if let Some((from, map)) = known {
+        match snapshots.list_changed(from, snapshot).await {
+            Ok(changed) => (listing, base) = (Some(changed), Some(map)),
+            Err(error) if is_unrelated(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let listing = match listing {
+        Some(listing) => listing,
+        None => snapshots.list(snapshot).await?,
+    };
+    let partial = Partial(partial.to_owned());
+    if let Some(base) = &base {
+        let map = registry.map(base).await?;
+        registry.read_disk(&map, &partial.0).await?;
+    }
+    fill(snapshots, snapshot, &listing, listing.size * GIB, &partial.0, |_, _| {}).await?;
+    Ok(registry.write_disk(&partial.0).await?)
+}
+
+/// Whether AWS knows no difference between two snapshots: they are not related.
+fn is_unrelated(error: &AwsError) -> bool {
+    error.is("ValidationException") || error.is("ResourceNotFoundException")
+}
+
 /// The blocks to fetch, and the map of the disk that they go over. Whatever is wrong with what is known, all is
 /// fetched.
 async fn changed(
@@ -177,7 +213,7 @@ async fn changed(
         // Snapshots that are not related have no difference that AWS knows of.
         match snapshots.list_changed(&known.snapshot, snapshot).await {
             Ok(listing) => return Ok((listing, Some(known.map))),
-            Err(error) if error.is("ValidationException") || error.is("ResourceNotFoundException") => {}
+            Err(error) if is_unrelated(&error) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -7,6 +7,8 @@ pub mod types;
 #[cfg(feature = "aws")]
 mod account;
 #[cfg(feature = "aws")]
+pub mod bake;
+#[cfg(feature = "aws")]
 pub mod ebs;
 #[cfg(feature = "aws")]
 pub mod error;

@@ -19,12 +19,14 @@ struct Hello {
     size: u32,
     strategy: Value,
     instance_type: &'static str,
+    /// Who replaces instances, if not the rollout.
+    delegate: Option<&'static str>,
 }
 
 impl Hello {
     fn new(region: &'static str) -> Self {
         let strategy = json!({"kind": "rolling"});
-        Self { region, image: "one", size: 2, strategy, instance_type: "t3.micro" }
+        Self { region, image: "one", size: 2, strategy, instance_type: "t3.micro", delegate: None }
     }
 
     fn subnet(&self, name: &str, number: u8, zone: &str) -> olbake_core::stack::declare::Declared {
@@ -65,6 +67,7 @@ impl Hello {
                 "listener_arn": output("listener", "id"),
             },
             "strategy": self.strategy,
+            "delegate": self.delegate,
             "lifecycle_hooks": [{"name": "leave", "timeout": 60}],
             "rollout": {
                 "min_ready": "100ms", "bake": "100ms", "drain_timeout": "1s", "health_deadline": "20s",
@@ -157,6 +160,20 @@ async fn hello_comes_is_upgraded_and_goes() {
 }
 
 #[tokio::test]
+async fn blue_and_green_share_requests_by_weights() {
+    let Some(world) = World::new("eu-central-1").await else { return };
+    let mut hello = Hello::new("eu-central-1");
+    hello.strategy =
+        json!({"kind": "blue_green", "weights": [50, 100], "bake": "100ms", "keep_old": "100ms"});
+    check(&world, &hello).await;
+    for image in ["two", "one"] {
+        hello.image = image;
+        check(&world, &hello).await;
+    }
+    world.destroy(&hello.declare()).await;
+}
+
+#[tokio::test]
 async fn other_strategies_bring_the_release_too() {
     let Some(world) = World::new("eu-north-1").await else { return };
     let mut hello = Hello::new("eu-north-1");
@@ -168,5 +185,28 @@ async fn other_strategies_bring_the_release_too() {
         (hello.image, hello.strategy) = (image, strategy);
         check(&world, &hello).await;
     }
+    world.destroy(&hello.declare()).await;
+}
+
+#[tokio::test]
+async fn auto_scaling_replaces_the_instances_where_it_is_told_to() {
+    let Some(world) = World::new("us-west-2").await else { return };
+    let mut hello = Hello::new("us-west-2");
+    hello.delegate = Some("instance_refresh");
+    check(&world, &hello).await;
+    for image in ["two", "one"] {
+        hello.image = image;
+        check(&world, &hello).await;
+    }
+    let scaling = aws_sdk_autoscaling::Client::new(world.account.config());
+    let groups = scaling.describe_auto_scaling_groups().send().await.unwrap();
+    let name = groups.auto_scaling_groups()[0].auto_scaling_group_name().unwrap();
+    let refreshes = scaling.describe_instance_refreshes().auto_scaling_group_name(name).send().await.unwrap();
+    let statuses: Vec<&str> = refreshes
+        .instance_refreshes()
+        .iter()
+        .filter_map(|refresh| Some(refresh.status()?.as_str()))
+        .collect();
+    assert_eq!(statuses, ["Successful", "Successful"]);
     world.destroy(&hello.declare()).await;
 }

@@ -191,6 +191,15 @@ pub(crate) struct BakeArgs {
     /// All images and variants.
     #[arg(long, conflicts_with = "images")]
     pub(crate) all: bool,
+    /// Where machines run that images are baked on.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) on: BakeOn,
+    /// With `--on ec2`: the region; by default what `olbake.toml` or the environment says.
+    #[arg(long)]
+    pub(crate) region: Option<String>,
+    /// With `--on ec2`: only go on with a bake that was left with its snapshot.
+    #[arg(long)]
+    pub(crate) resume: bool,
     /// Where the fresh boot happens that a version must pass.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) verify: Verify,
@@ -237,6 +246,16 @@ pub(crate) struct ApplyArgs {
     pub(crate) patience: u64,
     #[command(flatten)]
     pub(crate) settings: Settings,
+}
+
+/// Where machines run that images are baked on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BakeOn {
+    /// This host, in containers.
+    #[default]
+    Local,
+    /// Instances of EC2.
+    Ec2,
 }
 
 /// What happens to the machine of a bake that failed.

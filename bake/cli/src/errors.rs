@@ -432,3 +432,53 @@ impl From<olbake_aws::gc::GcError> for CliError {
         }
     }
 }
+
+#[cfg(feature = "aws")]
+impl From<olbake_aws::bake::Ec2BakeError> for CliError {
+    fn from(error: olbake_aws::bake::Ec2BakeError) -> Self {
+        use olbake_aws::bake::Ec2BakeError;
+        let (kind, help) = match error {
+            Ec2BakeError::Aws(error) => return error.into(),
+            Ec2BakeError::Publish(error) => return error.into(),
+            Ec2BakeError::Blocks(error) => return error.into(),
+            Ec2BakeError::Ssh(SshError::HostKey { .. }) => (
+                Kind::Refused,
+                Some(
+                    "who answers there is not the instance that was started; nothing was sent to it"
+                        .to_owned(),
+                ),
+            ),
+            Ec2BakeError::Ssh(error) => return error.into(),
+            Ec2BakeError::Bake(error) => return error.into(),
+            Ec2BakeError::NoSource { .. } => (
+                Kind::User,
+                Some("`olbake.lock` names an image that was chosen once; remove its entry".to_owned()),
+            ),
+            Ec2BakeError::UnknownSuite { ref suite } => {
+                (Kind::User, Some(format!("name it in `olbake.toml`: `[ec2.sources.{suite}]`")))
+            }
+            Ec2BakeError::DiskBase { .. } => {
+                (Kind::User, Some("start from `ami(OWNER, NAME)`, or bake it here and publish it".to_owned()))
+            }
+            Ec2BakeError::NoNetwork { .. } => {
+                (Kind::User, Some("name a subnet in `olbake.toml`: `subnet` in `[ec2]`".to_owned()))
+            }
+            Ec2BakeError::NoSubnet { .. } => (Kind::User, None),
+            Ec2BakeError::NothingToResume(_) => {
+                (Kind::User, Some("without `--resume` it is baked from the beginning".to_owned()))
+            }
+            Ec2BakeError::Capacity { .. } => (
+                Kind::Cloud,
+                Some("name further types in `olbake.toml`: `instance_types` in `[ec2]`".to_owned()),
+            ),
+            Ec2BakeError::Gone { .. } | Ec2BakeError::Slow { .. } => (Kind::Cloud, None),
+            Ec2BakeError::Silent { ref console, .. } => {
+                (Kind::Failed, last_lines("its console ended with", console))
+            }
+            Ec2BakeError::Journal { ref source, .. } => (Kind::Environment, disk_full(source)),
+            Ec2BakeError::Lock(_) => (Kind::Environment, None),
+            Ec2BakeError::Key(_) => (Kind::Bug, None),
+        };
+        Self { help: help.into_iter().collect(), ..Self::new(kind, error) }
+    }
+}

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | a base `debian(…)` | suite, packages, mirror, disk size, architecture | the state of the archive on a day: that is for the lock file |
 //! | a base disk | the file's digest, architecture | the file's name: the bytes say all |
+//! | an image of EC2 | owner, name, architecture | its id: every region has another for the same image |
 //! | a base image | the key of its plan | its version: two bakes of one key are one image |
 //! | a layer | the parent's key, [`PLAN_SCHEMA`], [`EPOCH`], architecture, component's name, whether it is booted, each operation's identity, order, conditions and action, hence the digests of its payloads; the version of each secret it uses | spans and titles: moving a line changes nothing; settings: only what they make of the operations counts; where payloads lie: their digest says all; times, paths of the checkout, who runs it |
 //! | a sealed disk | the last layer's key, the steps of sealing | the checks: they change nothing on the disk |
@@ -64,6 +65,7 @@ pub fn base(architecture: Architecture, base: &Base) -> Digest {
             .field("disk size", &disk_size.to_le_bytes()),
         Base::Image { image: _, key: parent } => key.field("image", parent.as_bytes()),
         Base::Disk { file: _, sha256 } => key.field("disk", sha256.as_bytes()),
+        Base::Ami { owner, name } => key.field("owner", owner.as_bytes()).field("name", name.as_bytes()),
     }
     .finish()
 }

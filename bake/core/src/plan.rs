@@ -80,6 +80,13 @@ pub enum Base {
         /// Its digest.
         sha256: Digest,
     },
+    /// An image of EC2, for bakes on an instance there.
+    Ami {
+        /// The account that owns it.
+        owner: String,
+        /// Its name, the same in every region; with `*` and `?` where it is still to be chosen.
+        name: String,
+    },
 }
 
 /// Where a setting's value came from; the last layer that says something wins.
@@ -211,6 +218,20 @@ impl Plan {
             .chain(&self.seal)
             .chain(self.checks.iter().flat_map(|checks| &checks.operations))
             .find(|operation| operation.id == *id)
+    }
+
+    /// The same layers on another base: the keys are those that follow from it.
+    #[must_use]
+    pub fn rebased(mut self, base: Base) -> Self {
+        self.base = base;
+        let mut parent = self.base_key();
+        for layer in &mut self.layers {
+            layer.key = crate::key::layer(parent, self.architecture, layer, |id| self.secrets.get(id));
+            parent = layer.key;
+        }
+        let sealed = crate::key::sealed(self.architecture, parent, &self.seal);
+        self.key = crate::key::image(self.architecture, &self.image, sealed, &self.checks, &self.upgrade);
+        self
     }
 
     /// The plan as canonical JSON.

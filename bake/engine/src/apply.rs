@@ -13,8 +13,8 @@ use olbake_core::secret::SecretId;
 use olbake_core::{ComponentName, Digest, ImageRef, OperationId};
 
 use crate::bake::PlannedImage;
-use crate::bake::operations::{counts, event_of, secrets_of};
-use crate::event::{Event, EventSink, LayerOutcome};
+use crate::bake::operations::{counts, event_of, used_secrets};
+use crate::event::{Event, EventSink, LayerOutcome, LayerResult};
 use crate::secrets::{SecretError, SecretReader};
 use crate::session::Run;
 
@@ -94,30 +94,49 @@ impl Application {
 
     /// The run, with the values of the secrets that it uses.
     pub fn run(&self, mode: Mode, work_dir: &str, secrets: &SecretReader) -> Result<Run, SecretError> {
+        let mut run = self.run_of(&self.operations, self.key(), work_dir, secrets)?;
+        run.mode = mode;
+        run.keep_going = mode == Mode::Check;
+        Ok(run)
+    }
+
+    /// A run of other operations on the same machine: what ends an image, checks. Who searches for leaks is told every
+    /// secret.
+    pub fn run_of(
+        &self,
+        operations: &[Operation],
+        run: Digest,
+        work_dir: &str,
+        secrets: &SecretReader,
+    ) -> Result<Run, SecretError> {
         let values: Result<BTreeMap<SecretId, String>, SecretError> = self
             .sources
             .iter()
             .map(|(id, source)| Ok((id.clone(), secrets.value(source)?.to_string())))
             .collect();
         Ok(Run {
-            mode,
-            run: self.key(),
+            mode: Mode::Apply,
+            run,
             work_dir: work_dir.to_owned(),
-            operations: self.operations.clone(),
-            secrets: secrets_of(&self.operations, &values?),
+            operations: operations.to_vec(),
+            secrets: used_secrets(operations, &values?),
             workers: 0,
             shuffle: None,
-            keep_going: mode == Mode::Check,
+            keep_going: false,
             packages: false,
             reboots: Reboots::Done,
             architecture: Some(self.architecture.kernel()),
         })
     }
 
-    /// What an agent says, as events.
-    pub fn tell<'a>(&'a self, events: &'a EventSink) -> impl FnMut(&FromAgent) + Send + 'a {
+    /// What an agent says of a run of these operations, as events.
+    pub fn tell<'a>(
+        &'a self,
+        operations: &'a [Operation],
+        events: &'a EventSink,
+    ) -> impl FnMut(&FromAgent) + Send + 'a {
         let index: BTreeMap<&str, &Operation> =
-            self.operations.iter().map(|operation| (operation.id.as_str(), operation)).collect();
+            operations.iter().map(|operation| (operation.id.as_str(), operation)).collect();
         move |message| {
             if let Some(event) = event_of(&self.image, message, &index) {
                 events.send(event);
@@ -125,20 +144,29 @@ impl Application {
         }
     }
 
-    /// How each component's operations ended, as events.
-    pub fn tell_layers(&self, reports: &[OperationReport], events: &EventSink) {
+    /// How each component's operations ended: as events, and as they are written down.
+    pub fn tell_layers(&self, reports: &[OperationReport], events: &EventSink) -> Vec<LayerResult> {
+        let mut results = Vec::new();
         for Layer { component, key, operations } in &self.layers {
             let own: Vec<OperationReport> =
                 reports.iter().filter(|report| operations.contains(&report.id)).cloned().collect();
             let micros: u64 = own.iter().map(|report| report.micros).sum();
+            let seconds = std::time::Duration::from_micros(micros).as_secs_f64();
             events.send(Event::LayerFinished {
                 image: self.image.clone(),
                 component: component.clone(),
                 key: *key,
                 outcome: LayerOutcome::Run,
                 operations: counts(&own),
-                seconds: std::time::Duration::from_micros(micros).as_secs_f64(),
+                seconds,
+            });
+            results.push(LayerResult {
+                component: component.to_string(),
+                key: *key,
+                outcome: LayerOutcome::Run,
+                seconds,
             });
         }
+        results
     }
 }

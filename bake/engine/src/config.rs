@@ -26,10 +26,14 @@
 //! soak = "24h"                      # it was in the channel before for so long
 //! approvals = 2                     # so many people signed, of those in the file
 //! allowed_signers = "allowed_signers"
+//!
+//! [ec2]                             # bakes on instances of EC2, see `Ec2`
+//! instance_types = ["c7i.large", "c6i.large"]
 //! ```
 //!
 //! Every key has a default, and so has the file. What is not known is an error, and all errors come together.
 
+mod ec2;
 mod gates;
 
 use std::collections::BTreeMap;
@@ -44,6 +48,7 @@ use olbake_core::span::Span;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+pub use ec2::{Address, Ec2, Source};
 pub use gates::{ChannelGates, ROLLBACK_DEPTH, UnknownChannel};
 
 /// The file's name.
@@ -84,6 +89,8 @@ pub struct Config {
     pub rollback_depth: usize,
     /// What the names of SSM parameters begin with that tell readers what channels point to.
     pub parameters: Option<String>,
+    /// How images are baked on instances of EC2.
+    pub ec2: Ec2,
 }
 
 impl Config {
@@ -129,6 +136,7 @@ impl Config {
             gates: BTreeMap::new(),
             rollback_depth: ROLLBACK_DEPTH,
             parameters: None,
+            ec2: Ec2::default(),
         };
         let mut reader = Reader { text, found: Diagnostics::default(), config };
         match DeTable::parse(text) {
@@ -152,12 +160,13 @@ type Value<'a> = Spanned<DeValue<'a>>;
 
 impl Reader<'_> {
     fn document(&mut self, table: &DeTable<'_>) {
-        let keys = ["registry", "cache", "state", "local", "environments", "channels", "gates"];
+        let keys = ["registry", "cache", "state", "local", "environments", "channels", "gates", "ec2"];
         self.table(table, "", &keys, |reader, key, value| match key {
             "registry" => reader.section(key, value, &["url"], Self::registry),
             "cache" => reader.section(key, value, &["dir", "max_size"], Self::cache),
             "state" => reader.section(key, value, &["url"], Self::state),
             "local" => reader.section(key, value, &["dir"], Self::local),
+            "ec2" => reader.section(key, value, &ec2::KEYS, Self::ec2),
             "environments" => reader.environments(value),
             // They name environments, and are read after them.
             _ => {}

@@ -71,6 +71,13 @@ type Result<T> = std::result::Result<T, EditError>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPath(Vec<String>);
 
+impl KeyPath {
+    /// The keys from the outermost to the innermost; never empty.
+    pub fn keys(&self) -> &[String] {
+        &self.0
+    }
+}
+
 impl FromStr for KeyPath {
     type Err = EditError;
 

@@ -11,6 +11,7 @@ pub mod edit;
 pub mod envelope;
 pub mod event;
 pub mod gc;
+pub mod lock;
 pub mod machine;
 pub mod payload;
 pub mod promotion;

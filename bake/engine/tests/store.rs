@@ -49,12 +49,12 @@ proptest! {
 
         // What changed is stored as a difference, and is the same as if it had been stored alone.
         write_pieces(&disk, size, &changes);
-        let (changed, stats) = store.write_disk(&disk, &|_| {}).unwrap();
+        let before = Seed { map: &map, disk: &copy };
+        let (changed, stats) = store.write_disk_like(&disk, Some(before), &|_| {}).unwrap();
         prop_assert!(stats.new_blocks <= changed.changed_since(&map).len() as u64);
         let (alone, _) = blocks(&path.join("alone")).write_disk(&disk, &|_| {}).unwrap();
         prop_assert_eq!(&changed, &alone);
-        let seed = Seed { map: &map, disk: &copy };
-        let read = store.read_disk(&changed, &fresh, Some(seed), &|_| {}).unwrap();
+        let read = store.read_disk(&changed, &fresh, Some(before), &|_| {}).unwrap();
         prop_assert!(same(&disk, &fresh));
         let shared = changed.blocks.iter().filter(|(n, d)| map.blocks.get(n) == Some(d)).count();
         prop_assert_eq!(read.from_seed, shared as u64);

@@ -52,6 +52,7 @@ const TABLE: &[Row] = &[
     declaration("use", "component **", use_component),
     declaration("debian", "suite * packages? disk_size? mirror?", debian),
     declaration("disk", "file sha256", disk),
+    declaration("ami", "owner name", ami),
 ];
 
 /// Puts the declarations among the globals.
@@ -135,6 +136,7 @@ pub(crate) enum BaseDeclaration {
     Image(ImageRef),
     Debian { suite: String, packages: Vec<String>, mirror: Option<String>, disk_size: u64 },
     Disk { file: Utf8PathBuf, sha256: Digest },
+    Ami { owner: String, name: String },
 }
 
 /// A component in an image.
@@ -568,6 +570,20 @@ fn disk<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'v> {
     Ok(eval.heap().alloc(BaseValue(Arc::new(BaseDeclaration::Disk { file, sha256 }))))
 }
 
+fn ami<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'v> {
+    let (owner, name) = (call.text("owner")?, call.text("name")?);
+    let is_account = owner.len() == 12 && owner.chars().all(|c| c.is_ascii_digit());
+    if !is_account && !["self", "amazon", "aws-marketplace"].contains(&owner.as_str()) {
+        let problem =
+            format!("`{owner}` is neither the number of an account, `self`, `amazon` nor `aws-marketplace`");
+        return Err(call.wrong("owner", problem));
+    }
+    if name.is_empty() {
+        return Err(call.wrong("name", "expected a name, which may have `*` and `?` in it"));
+    }
+    Ok(eval.heap().alloc(BaseValue(Arc::new(BaseDeclaration::Ami { owner, name }))))
+}
+
 fn image<'v>(call: &Call<'v, '_>, _: &mut Evaluator<'v, '_, '_>) -> Made<'v> {
     let name = call.text("name")?;
     name.parse::<olbake_core::ImageName>().map_err(|error| call.wrong("name", error.to_string()))?;
@@ -607,7 +623,7 @@ fn check_twice(uses: &[UseDeclaration]) -> Result<(), Diagnostic> {
 }
 
 fn base(call: &Call<'_, '_>) -> Result<BaseDeclaration, Diagnostic> {
-    let expected = "expected `//images/NAME`, `debian(…)` or `disk(…)`";
+    let expected = "expected `//images/NAME`, `debian(…)`, `disk(…)` or `ami(…)`";
     let value = call.given("base").unwrap_or(Value::new_none());
     let mut base = match (value.unpack_str(), value.downcast_ref::<BaseValue>()) {
         (Some(path), _) => {

@@ -157,7 +157,9 @@ impl<'a> Planner<'a> {
                     (current, used) = (base.clone(), declaration.base_span.clone())
                 }
                 BaseDeclaration::Debian { suite, .. } => return Ok(Root { os: debian(suite) }),
-                BaseDeclaration::Disk { .. } => return Ok(Root { os: Default::default() }),
+                BaseDeclaration::Disk { .. } | BaseDeclaration::Ami { .. } => {
+                    return Ok(Root { os: Default::default() });
+                }
             }
         }
     }
@@ -174,6 +176,9 @@ impl<'a> Planner<'a> {
             }
             BaseDeclaration::Disk { file, sha256 } => {
                 (Base::Disk { file: file.clone(), sha256: *sha256 }, None)
+            }
+            BaseDeclaration::Ami { owner, name } => {
+                (Base::Ami { owner: owner.clone(), name: name.clone() }, None)
             }
         })
     }

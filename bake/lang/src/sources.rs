@@ -43,7 +43,7 @@ impl Sources {
         if let Some(text) = texts.get(file) {
             return Ok(text.clone());
         }
-        let text = fs::read_to_string(self.root.join(file)).map_err(|error| reason(file, &error))?;
+        let text = fs::read_to_string(self.within(file)?).map_err(|error| reason(file, &error))?;
         let text: Arc<str> = text.into();
         texts.insert(file.to_owned(), text.clone());
         Ok(text)
@@ -55,10 +55,22 @@ impl Sources {
         if let Some(known) = known {
             return Ok(known);
         }
-        let bytes = fs::read(self.root.join(file)).map_err(|error| reason(file.as_str(), &error))?;
+        let bytes = fs::read(self.within(file.as_str())?).map_err(|error| reason(file.as_str(), &error))?;
         let found = (Digest::of(&bytes), bytes.len() as u64);
         self.digests.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), found);
         Ok(found)
+    }
+
+    /// Where a file is. A link may lead to it, but not out of the workspace: whoever bakes may read more than whoever
+    /// wrote the recipe.
+    fn within(&self, file: &str) -> Result<Utf8PathBuf, String> {
+        let real = |path: &Utf8Path| path.canonicalize_utf8().map_err(|error| reason(file, &error));
+        let (found, root) = (real(&self.root.join(file))?, real(&self.root)?);
+        if found.starts_with(root) {
+            Ok(found)
+        } else {
+            Err(format!("`{file}` is a link that leads out of the workspace"))
+        }
     }
 
     /// What is below a folder, sorted by path, parents before children.
@@ -102,5 +114,29 @@ fn reason(file: &str, error: &std::io::Error) -> String {
         std::io::ErrorKind::NotFound => format!("there is no file `{file}`"),
         std::io::ErrorKind::InvalidData => format!("`{file}` is not UTF-8 text"),
         _ => format!("`{file}` cannot be read: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops where its preparations fail")]
+
+    use super::*;
+
+    #[test]
+    fn links_do_not_lead_out_of_the_workspace() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(directory.path()).unwrap();
+        let root = path.join("workspace");
+        fs::create_dir(&root).unwrap();
+        fs::write(path.join("outside"), "not for recipes").unwrap();
+        fs::write(root.join("inside"), "for recipes").unwrap();
+        std::os::unix::fs::symlink("../outside", root.join("out")).unwrap();
+        std::os::unix::fs::symlink("inside", root.join("in")).unwrap();
+        let sources = Sources::new(&root);
+        assert_eq!(&*sources.read("in").unwrap(), "for recipes");
+        assert_eq!(sources.digest("in".into()).unwrap().1, 11);
+        assert_eq!(sources.read("out").unwrap_err(), "`out` is a link that leads out of the workspace");
+        assert!(sources.digest("out".into()).is_err());
     }
 }

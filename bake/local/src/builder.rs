@@ -79,6 +79,15 @@ impl Builder for LocalBuilder {
                 })
                 .await?;
             }
+            Base::Ami { owner, name } => {
+                return Err(MachineError::Host {
+                    message: format!("the base is the image `{name}` of the account {owner} on EC2"),
+                    help: Some(
+                        "`olbake bake --on ec2` bakes there; `olbake import ami` makes a base disk of it"
+                            .to_owned(),
+                    ),
+                });
+            }
             Base::Image { image, .. } => {
                 return Err(host_error(format!(
                     "the base `{image}` is an image of the workspace, not a disk to make"

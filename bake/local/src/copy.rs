@@ -3,7 +3,6 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::thread;
 
 use camino::Utf8Path;
 use olbake_engine::machine::MachineError;
@@ -12,10 +11,6 @@ use rustix::io::Errno;
 
 use crate::host::io_error;
 
-/// How much one thread copies before it takes the next piece.
-const PIECE: u64 = 16 * 1024 * 1024;
-/// How many threads copy: more only wait for each other in the file system.
-const THREADS: usize = 2;
 /// How large the pieces are where the kernel cannot copy by itself.
 const BUFFER: usize = 1024 * 1024;
 
@@ -35,53 +30,32 @@ pub fn copy_disk(from: &Utf8Path, to: &Utf8Path) -> Result<(), MachineError> {
     }
     let size = source.metadata().map_err(io_error("cannot read", from))?.len();
     target.set_len(size).map_err(io_error("cannot make", to))?;
-    let pieces = data_pieces(&source, size).map_err(io_error("cannot read", from))?;
-    copy_pieces(&source, &target, &pieces).map_err(|error| {
+    copy_data(&source, &target, size).map_err(|error| {
         // Half a copy is of no use, least of all on a disk that is full.
         std::fs::remove_file(to).ok();
         io_error("cannot write", to)(error)
     })
 }
 
-/// Where the file has data: offset and length of pieces.
-fn data_pieces(file: &File, size: u64) -> io::Result<Vec<(u64, u64)>> {
-    let mut pieces = Vec::new();
+/// Copies what is not a hole. One thread: the file system lets one at a time write to a file, and the others would
+/// spin.
+fn copy_data(source: &File, target: &File, size: u64) -> io::Result<()> {
     let mut position = 0;
     while position < size {
-        let start = match seek(file, SeekFrom::Data(position)) {
+        let start = match seek(source, SeekFrom::Data(position)) {
             Ok(start) => start,
             Err(Errno::NXIO) => break,
             Err(error) => return Err(error.into()),
         };
-        let end = seek(file, SeekFrom::Hole(start))?;
-        position = start;
-        while position < end {
-            let length = (end - position).min(PIECE);
-            pieces.push((position, length));
-            position += length;
-        }
+        let end = seek(source, SeekFrom::Hole(start))?;
+        copy_piece(source, target, start, end)?;
+        position = end;
     }
-    Ok(pieces)
+    Ok(())
 }
 
-fn copy_pieces(source: &File, target: &File, pieces: &[(u64, u64)]) -> io::Result<()> {
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let work = || {
-        while let Some((offset, length)) = pieces.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
-        {
-            copy_piece(source, target, *offset, *length)?;
-        }
-        io::Result::Ok(())
-    };
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().expect("copying does not panic"))
-    })
-}
-
-fn copy_piece(source: &File, target: &File, offset: u64, length: u64) -> io::Result<()> {
-    let (mut from, mut to) = (offset, offset);
-    let end = offset + length;
+fn copy_piece(source: &File, target: &File, start: u64, end: u64) -> io::Result<()> {
+    let (mut from, mut to) = (start, start);
     while from < end {
         let wanted = usize::try_from(end - from).unwrap_or(usize::MAX);
         match copy_file_range(source, Some(&mut from), target, Some(&mut to), wanted) {

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use common::{base_disk, host};
 use helpers::{GRACE, Load, PORT, TestCloud, ask, can_run, id};
-use olbake_local::cloud::{Change, CloudError, Object, RecordSpec, State};
+use olbake_local::cloud::{Change, CloudError, InstanceSpec, Limits, Object, RecordSpec, State};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_are_replaced_under_load_without_a_failed_request() {
@@ -129,6 +129,38 @@ async fn what_is_killed_costs_nothing_or_comes_back() {
     assert_eq!(test.cloud.ensure_balancer(test.balancer()).await.unwrap().change, Change::Updated);
     test.healthy("web-2").await;
     assert_eq!(ask(service).await.unwrap(), "web-2");
+    test.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_take_no_more_than_their_limits_which_can_change() {
+    if !can_run() {
+        return;
+    }
+    let test = TestCloud::new(5, base_disk().await).await;
+    let unlimited = test.spec("web-1");
+    let narrow = Limits { memory: Some(128 << 20), cpu_percent: Some(20) };
+    let limited = InstanceSpec { limits: narrow, ..unlimited.clone() };
+    assert_eq!(test.cloud.ensure_instance(limited.clone()).await.unwrap().change, Change::Created);
+    test.booted("web-1").await;
+    // As a service has it: a command from outside is not of the instance's group.
+    let run = async |script: &str| {
+        let argv = ["systemd-run", "--quiet", "--wait", "--pipe", "sh", "-c", script];
+        test.cloud.exec(&id("web-1"), argv.map(str::to_owned).to_vec(), GRACE).await.unwrap()
+    };
+    // `tail` keeps in memory what it is to write at the end.
+    let takes_memory = "head -c 300M /dev/zero | tail -c 300M | wc -c";
+    let all = (300u64 << 20).to_string();
+    assert_ne!(run(takes_memory).await.stdout.trim(), all);
+    // Two seconds of a loop; the last line has what it was given of the processor: `0m0.391s 0m0.004s`.
+    let told = run("timeout 2 sh -c 'while :; do :; done'; times").await.stdout;
+    let seconds = |word: &str| word.strip_prefix("0m")?.strip_suffix('s')?.parse::<f64>().ok();
+    let given: f64 = told.lines().last().unwrap().split(' ').filter_map(seconds).sum();
+    assert!(0.0 < given && given < 1.0, "{told}");
+
+    assert_eq!(test.cloud.ensure_instance(limited).await.unwrap().change, Change::AsItIs);
+    assert_eq!(test.cloud.ensure_instance(unlimited).await.unwrap().change, Change::Updated);
+    assert_eq!(run(takes_memory).await.stdout.trim(), all);
     test.end().await;
 }
 

@@ -75,7 +75,7 @@ pub(crate) fn set(items: impl IntoIterator<Item = String>) -> Value {
 pub(crate) fn taken(noun: &str, name: &str) -> ProviderError {
     ProviderError::Refused {
         message: format!("the {noun} `{name}` exists, and is not this resource's"),
-        help: Some(format!("take it with `import = \"{name}\"`, or choose another name")),
+        help: Some(format!("take it with `import_id = \"{name}\"`, or choose another name")),
     }
 }
 

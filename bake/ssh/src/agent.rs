@@ -124,7 +124,7 @@ found=$(sha256sum <"$new")
 test "${found%% *}" = "$digest" || { echo "the agent did not come whole" >&2; exit 1; }
 chmod 700 "$new" && sync "$new" && mv "$new" "$place/$digest" || exit 1
 trap - EXIT HUP INT TERM PIPE
-find "$place" -type f -mtime +30 ! -name "$digest" -exec rm -f {} +
+find "$place" -type f -mtime +30 ! -name "$digest" -exec rm -f {} + </dev/null >/dev/null 2>&1 &
 start "$place/$digest"
 "#;
 

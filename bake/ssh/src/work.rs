@@ -74,10 +74,11 @@ impl Remote {
         if reboots && mode == Mode::Apply { LASTING_WORK_DIR } else { WORK_DIR }
     }
 
-    /// Runs operations. `hear` is told of each message once, however often the run had to be taken up; the reports of
-    /// the end are those of all operations.
+    /// Runs operations, over a connection that was made before, if there is one and it is still good. `hear` is told of
+    /// each message once, however often the run had to be taken up; the reports of the end are those of all operations.
     pub async fn run(
         &self,
+        before: Option<Connection>,
         run: &Run,
         blobs: &dyn Blobs,
         cancel: &Cancel,
@@ -85,7 +86,11 @@ impl Remote {
         mut hear: impl FnMut(&FromAgent) + Send,
     ) -> Result<RunEnd, SshError> {
         let mut told = Told::default();
-        let mut connection = Some(self.connect(cancel).await?);
+        let mut is_old = before.is_some();
+        let mut connection = match before {
+            Some(connection) => Some(connection),
+            None => Some(self.connect(cancel).await?),
+        };
         notice(Notice::Connected);
         let (mut fruitless, mut left) = (0, None);
         loop {
@@ -94,7 +99,8 @@ impl Remote {
                 Some(connection) => connection,
                 None => self.connect_again(cancel).await?,
             };
-            let Some(started) = self.start(&current, known > 0, left.as_ref(), cancel).await? else {
+            let again = known > 0 || std::mem::take(&mut is_old);
+            let Some(started) = self.start(&current, again, left.as_ref(), cancel).await? else {
                 drop(current);
                 pause(FIRST_PAUSE * 2, cancel).await?;
                 continue;

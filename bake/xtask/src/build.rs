@@ -14,6 +14,15 @@ const AGENT_LIMIT: u64 = 2_000_000;
 const AGENT_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static -C force-unwind-tables=no \
                            -C llvm-args=-enable-machine-outliner=always";
 
+/// How something is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// As tests are.
+    Dev,
+    /// Optimised.
+    Release,
+}
+
 /// What was built.
 pub(crate) struct Built {
     /// The command.
@@ -32,10 +41,24 @@ pub(crate) fn root() -> &'static Utf8Path {
     &ROOT
 }
 
+/// Cargo at the root, without what the cargo that runs this says of this crate: build scripts that look at such
+/// variables (ring's does) would have their crates compiled anew whenever cargo is called the other way.
+fn bare_cargo() -> Command {
+    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    for (name, _) in std::env::vars_os() {
+        let of_crate = ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_PRIMARY_"];
+        if name.to_str().is_some_and(|name| of_crate.iter().any(|start| name.starts_with(start))) {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(root());
+    command
+}
+
 /// Runs cargo and passes its output on.
 pub(crate) fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
-    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
-    command.args(arguments).envs(environment.iter().copied()).current_dir(root());
+    let mut command = bare_cargo();
+    command.args(arguments).envs(environment.iter().copied());
     let status = command.status().context("cannot run `cargo`")?;
     if !status.success() {
         bail!("`cargo {}` failed", arguments.join(" "));
@@ -44,9 +67,8 @@ pub(crate) fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<
 }
 
 fn target_directory() -> Result<Utf8PathBuf> {
-    let output = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()))
+    let output = bare_cargo()
         .args(["metadata", "--format-version=1", "--no-deps"])
-        .current_dir(root())
         .output()
         .context("cannot run `cargo metadata`")?;
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
@@ -78,16 +100,55 @@ pub(crate) fn example(package: &str, name: &str) -> Result<Utf8PathBuf> {
 }
 
 /// Builds the test cloud and gives its path.
-pub(crate) fn test_cloud() -> Result<Utf8PathBuf> {
-    let features = ["--package", "olbake-testkit", "--features", "ec2", "--example", "testcloud"];
-    cargo(&[&["build", "--quiet"][..], &features].concat(), &[])?;
-    Ok(target_directory()?.join("debug/examples/testcloud"))
+pub(crate) fn test_cloud(profile: Profile) -> Result<Utf8PathBuf> {
+    let mut arguments = vec!["build", "--quiet", "--package", "olbake-testkit", "--features", "ec2"];
+    arguments.extend(["--example", "testcloud"]);
+    let folder = match profile {
+        Profile::Dev => "debug",
+        Profile::Release => {
+            arguments.push("--release");
+            "release"
+        }
+    };
+    cargo(&arguments, &[])?;
+    Ok(target_directory()?.join(folder).join("examples/testcloud"))
+}
+
+/// Builds olbake with AWS for use, beside the one without: AWS's crates alone take the compiler twenty minutes.
+pub(crate) fn with_aws() -> Result<Utf8PathBuf> {
+    eprintln!("compiling olbake with AWS's crates, optimised: the first time takes twenty minutes");
+    olbake(&["--features", "aws"])?;
+    let release = target_directory()?.join("release");
+    let aside = release.join("olbake-with-aws");
+    std::fs::copy(release.join("olbake"), &aside).with_context(|| format!("cannot write `{aside}`"))?;
+    olbake(&[])?;
+    Ok(aside)
+}
+
+/// Builds an example that talks to AWS, not optimised, and gives its path.
+pub(crate) fn aws_example(name: &str) -> Result<Utf8PathBuf> {
+    aws(&["--example", name])?;
+    Ok(target_directory()?.join("debug/examples").join(name))
+}
+
+/// With the features that tests have, so that AWS's crates are compiled once.
+fn aws(targets: &[&str]) -> Result<()> {
+    let packages = ["olbake-aws", "olbake-testkit", "olbake-cli"].map(|name| format!("--package={name}"));
+    let features = "--features=olbake-aws/aws,olbake-testkit/ec2,olbake-cli/aws";
+    let mut arguments = vec!["build", "--quiet", features];
+    arguments.extend(packages.iter().map(String::as_str));
+    arguments.extend(targets);
+    cargo(&arguments, &[])
+}
+
+fn olbake(features: &[&str]) -> Result<()> {
+    cargo(&[&["build", "--quiet", "--package", "olbake-cli", "--release"], features].concat(), &[])
 }
 
 /// Builds both for use.
 pub(crate) fn release() -> Result<Built> {
     let agent = agent()?;
-    cargo(&["build", "--quiet", "--package", "olbake-cli", "--release"], &[])?;
+    olbake(&[])?;
     let release = target_directory()?.join("release");
     let beside = release.join(format!("olbake-agent-{}", std::env::consts::ARCH));
     let fresh = release.join(".olbake-agent");

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use camino::Utf8Path;
 
-use crate::build;
+use crate::build::{self, Profile};
 
 /// Whether instances run.
 pub(crate) enum Instances {
@@ -18,7 +18,7 @@ pub(crate) enum Instances {
 
 /// Runs it instead of this process, so that Ctrl-C reaches it and nothing else; returns only if that is impossible.
 pub(crate) fn run(root: &Utf8Path, port: u16, instances: Instances) -> Result<()> {
-    let program = build::test_cloud()?;
+    let program = build::test_cloud(Profile::Dev)?;
     let mut command = Command::new(&program);
     command.args(["--root", root.as_str(), "--port", &port.to_string()]);
     if let Instances::Records = instances {

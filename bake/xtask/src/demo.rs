@@ -41,10 +41,10 @@ pub(crate) fn run(leave: Leave) -> Result<()> {
     eprintln!("building olbake and its agent");
     let demo = Demo { built: build::release()?, began: Instant::now() };
     let result = demo.show();
-    if leave == Leave::Nothing {
-        demo.clean()?;
-    }
+    let cleaned = if leave == Leave::Nothing { demo.clean() } else { Ok(()) };
+    // Why something is left behind is seldom as good to know as why the demo failed.
     let loads = result?;
+    cleaned?;
     demo.tell(&loads, leave);
     let failed: u64 = loads.iter().map(|(_, report)| report.failed).sum();
     if failed > 0 {
@@ -104,14 +104,18 @@ impl Demo {
         build::root().join(".olbake").join("hello.svg").to_string()
     }
 
-    /// Removes the stacks, those that others read last.
+    /// Removes the stacks, those that others read last. What cannot be removed does not keep the others; the first error
+    /// is told.
     fn clean(&self) -> Result<()> {
         self.step("clean up; the protection of Production's volume is taken away first");
-        self.olbake(&["deploy", "--yes", "--stack", PRODUCTION, "--set", "hello.protect=false"])?;
-        for stack in [SUBSTRUCTURE, QA, PRODUCTION].into_iter().chain(NETWORKS) {
-            self.olbake(&["destroy", "--yes", "--stack", stack])?;
+        let unprotect = ["deploy", "--yes", "--stack", PRODUCTION, "--set", "hello.protect=false"];
+        let stacks = [SUBSTRUCTURE, QA, PRODUCTION].into_iter().chain(NETWORKS);
+        let destroyed = stacks.map(|stack| ["destroy", "--yes", "--stack", stack]);
+        let mut first = self.olbake(&unprotect);
+        for destroy in destroyed {
+            first = first.and(self.olbake(&destroy));
         }
-        Ok(())
+        first
     }
 
     fn step(&self, what: &str) {

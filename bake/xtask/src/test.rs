@@ -1,6 +1,6 @@
 //! Runs every test there is, and the checks that CI runs beside them.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::build::{self, cargo};
 use crate::setup;
@@ -29,10 +29,39 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
         environment.push(("OLBAKE_TEST_REQUIRE", "1"));
     }
     // Without a choice of targets cargo builds examples as the programs they are, which tests start.
-    let without = ["test", "--workspace", "--no-fail-fast"];
-    let with = [&["test", "--no-fail-fast"][..], &AWS].concat();
-    let ends = [&without[..], &with].map(|test| cargo(&[test, filter.as_slice()].concat(), &environment));
-    ends.into_iter().collect()
+    let without =
+        cargo(&[&["test", "--workspace", "--no-fail-fast"], filter.as_slice()].concat(), &environment);
+    let with = with_aws(filter, &environment);
+    without.and(with)
+}
+
+/// Runs the tests that are compiled with AWS's crates. Of the command's own tests these are the ones that start
+/// the program of this pass: the others start the one for use, and have run.
+fn with_aws(filter: Option<&str>, environment: &[(&str, &str)]) -> Result<()> {
+    cargo(&[&["build", "--quiet", "--bins", "--examples"][..], &AWS].concat(), &[])?;
+    let mut names = integration_tests("bake/aws")?;
+    names.extend(integration_tests("bake/testkit")?);
+    names.push("sealed".to_owned());
+    names.sort_unstable();
+    names.dedup();
+    let mut arguments = [&["test", "--no-fail-fast", "--lib", "--bins"][..], &AWS].concat();
+    arguments.extend(names.iter().flat_map(|name| ["--test", name]));
+    arguments.extend(filter);
+    cargo(&arguments, environment)
+}
+
+/// The integration tests of a crate: its files, since cargo runs those of named crates all or by name.
+fn integration_tests(package: &str) -> Result<Vec<String>> {
+    let folder = build::root().join(package).join("tests");
+    let entries = folder.read_dir_utf8().with_context(|| format!("cannot read `{folder}`"))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry?.into_path();
+        if path.extension() == Some("rs") {
+            names.extend(path.file_stem().map(str::to_owned));
+        }
+    }
+    Ok(names)
 }
 
 /// Formats, or checks the format.

@@ -62,6 +62,8 @@ pub(crate) struct Work<'a> {
     pub(crate) act: Option<Act<'a>>,
     /// What the act would make of the machine.
     pub(crate) prediction: Option<Prediction<'a>>,
+    /// A unit to be started when all else is done.
+    pub(crate) start: Option<&'a str>,
     /// Not to be looked at again: the act says itself whether it went well.
     pub(crate) final_word: bool,
 }

@@ -4,15 +4,18 @@
 //! meant where systemd runs.
 
 use camino::Utf8PathBuf;
-use olbake_core::operation::Action;
+use olbake_core::operation::{Action, Operation};
 use olbake_core::report::Change;
 
 use super::unit_links::{self, Origin};
 use super::{Decision, Effect, NONE, Work, change};
-use crate::context::Context;
+use crate::context::{Context, Run};
 use crate::edit::Edit;
 use crate::error::{OpError, Result};
+use crate::process::Command;
 use crate::world::Node;
+
+const SHOW_STATE: [&str; 4] = ["systemctl", "show", "--property=ActiveState", "--value"];
 
 /// [`Action::Service`].
 pub(crate) fn service<'a>(context: &Context<'_>, action: &'a Action) -> Result<Decision<'a>> {
@@ -31,7 +34,11 @@ pub(crate) fn service<'a>(context: &Context<'_>, action: &'a Action) -> Result<D
         let triggered = [("restart", restart_on), ("reload-or-restart", reload_on)]
             .into_iter()
             .find_map(|(verb, ids)| context.any_changed(ids).map(|id| (verb, id.to_string())));
-        commands.extend(plan_running(context, unit, *running, triggered, &mut work.changes)?);
+        match plan_running(context, unit, *running, triggered, &mut work.changes)? {
+            Some("start") => work.start = Some(unit),
+            Some(verb) => commands.push(["systemctl", verb, unit].map(str::to_owned).into()),
+            None => {}
+        }
     } else if enabled.is_none() && masked.is_none() {
         return Ok(Decision::Skip("systemd does not run here".to_owned()));
     }
@@ -140,7 +147,7 @@ fn plan_running(
     running: Option<bool>,
     triggered: Option<(&str, String)>,
     changes: &mut Vec<Change>,
-) -> Result<Option<Vec<String>>> {
+) -> Result<Option<&'static str>> {
     // A unit may end by itself after it was started: that it could be started is what was asked for.
     if context.verifying || (running.is_none() && triggered.is_none()) {
         return Ok(None);
@@ -156,15 +163,48 @@ fn plan_running(
     };
     let from = (what == "running").then_some(state);
     changes.push(change(what, from, Some(to)));
-    Ok(Some(["systemctl", verb, unit].map(str::to_owned).into()))
+    Ok(Some(verb))
+}
+
+/// Whether an operation only says that a unit runs, and perhaps that it is enabled, whatever else happens.
+pub(crate) fn is_plain(operation: &Operation) -> bool {
+    let Action::Service { masked: None, running: Some(true), restart_on, reload_on, .. } = &operation.action
+    else {
+        return false;
+    };
+    let named = [restart_on, reload_on, &operation.after, &operation.when_changed];
+    named.iter().all(|ids| ids.is_empty())
+}
+
+/// The states of the units of some operations that are done together, asked for at once; none where that fails.
+pub(crate) fn states<'a>(run: &Run, operations: &[&'a Operation]) -> Vec<(&'a str, String)> {
+    let units = operations.iter().filter_map(|operation| match &operation.action {
+        Action::Service { unit, .. } if operations.len() > 1 => Some(unit.as_str()),
+        _ => None,
+    });
+    let units: Vec<&str> = units.collect();
+    if units.is_empty() {
+        return Vec::new();
+    }
+    let argv = SHOW_STATE.iter().chain(&units).copied();
+    let Ok(ended) = Command::new(argv, &run.cancelled).capture().run() else { return Vec::new() };
+    let said = ended.stdout();
+    let states: Vec<String> = said.split_whitespace().map(str::to_owned).collect();
+    if states.len() == units.len() { units.into_iter().zip(states).collect() } else { Vec::new() }
+}
+
+/// Starts units.
+pub(crate) fn start(context: &Context<'_>, units: &[&str]) -> Result<()> {
+    context.refresh_units()?;
+    let argv = ["systemctl", "start"].iter().chain(units).copied();
+    context.command(argv).sink(context.sink()).run()?.ok().map(drop)
 }
 
 /// `active`, `inactive`, `failed`, …
 pub(crate) fn active_state(context: &Context<'_>, unit: &str) -> Result<String> {
-    let ended = context
-        .command(["systemctl", "show", "--property=ActiveState", "--value", unit])
-        .capture()
-        .run()?
-        .ok()?;
+    if let Some((_, state)) = context.states.iter().find(|(other, _)| *other == unit) {
+        return Ok(state.clone());
+    }
+    let ended = context.command(SHOW_STATE.into_iter().chain([unit])).capture().run()?.ok()?;
     Ok(ended.stdout().trim().to_owned())
 }

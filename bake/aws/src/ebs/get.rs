@@ -34,72 +34,69 @@ fn number(index: Option<i32>) -> u32 {
     index.and_then(|index| u32::try_from(index).ok()).unwrap_or_default()
 }
 
+/// A page of a listing, and what asks for the next.
+struct Page {
+    blocks: Vec<Listed>,
+    size: Option<i64>,
+    next: Option<String>,
+}
+
+/// All pages; one that does not come is asked for again.
+async fn pages<F>(ask: impl Fn(Option<String>) -> F) -> Result<Listing, AwsError>
+where
+    F: Future<Output = Result<Page, AwsError>>,
+{
+    let mut listing = Listing::default();
+    let mut next = None;
+    let mut pauses = Backoff::new();
+    loop {
+        let page = match ask(next.clone()).await {
+            Ok(page) => page,
+            Err(error) if error.is_passing() && pauses.count() < ATTEMPTS => {
+                pauses.wait().await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        listing.size = u64::try_from(page.size.unwrap_or_default()).unwrap_or_default();
+        listing.blocks.extend(page.blocks);
+        match page.next.filter(|token| !token.is_empty()) {
+            Some(token) => next = Some(token),
+            None => break,
+        }
+    }
+    listing.blocks.sort_unstable_by_key(|block| block.number);
+    Ok(listing)
+}
+
 impl Snapshots {
     /// The blocks that a snapshot has.
     pub async fn list(&self, snapshot: &str) -> Result<Listing, AwsError> {
-        let mut listing = Listing::default();
-        let mut next = None;
-        let mut pauses = Backoff::new();
-        loop {
-            let call = self.client.list_snapshot_blocks().snapshot_id(snapshot).set_next_token(next.clone());
-            let page = match call.send().await.map_err(AwsError::of("ebs:ListSnapshotBlocks")) {
-                Ok(page) => page,
-                Err(error) if error.is_passing() && pauses.count() < ATTEMPTS => {
-                    pauses.wait().await;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            listing.size = u64::try_from(page.volume_size.unwrap_or_default()).unwrap_or_default();
-            listing.blocks.extend(
-                page.blocks
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|block| Listed { number: number(block.block_index), token: block.block_token }),
-            );
-            match page.next_token.filter(|token| !token.is_empty()) {
-                Some(token) => next = Some(token),
-                None => break,
-            }
-        }
-        listing.blocks.sort_unstable_by_key(|block| block.number);
-        Ok(listing)
+        pages(|next| async {
+            let call = self.client.list_snapshot_blocks().snapshot_id(snapshot).set_next_token(next);
+            let page = call.send().await.map_err(AwsError::of("ebs:ListSnapshotBlocks"))?;
+            let listed = page.blocks.unwrap_or_default().into_iter();
+            let listed =
+                listed.map(|block| Listed { number: number(block.block_index), token: block.block_token });
+            Ok(Page { blocks: listed.collect(), size: page.volume_size, next: page.next_token })
+        })
+        .await
     }
 
     /// The blocks in which a snapshot differs from one that it descends from.
     pub async fn list_changed(&self, from: &str, to: &str) -> Result<Listing, AwsError> {
-        let mut listing = Listing::default();
-        let mut next = None;
-        let mut pauses = Backoff::new();
-        loop {
-            let call = self
-                .client
-                .list_changed_blocks()
-                .first_snapshot_id(from)
-                .second_snapshot_id(to)
-                .set_next_token(next.clone());
-            let page = match call.send().await.map_err(AwsError::of("ebs:ListChangedBlocks")) {
-                Ok(page) => page,
-                Err(error) if error.is_passing() && pauses.count() < ATTEMPTS => {
-                    pauses.wait().await;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            listing.size = u64::try_from(page.volume_size.unwrap_or_default()).unwrap_or_default();
-            listing.blocks.extend(
-                page.changed_blocks.unwrap_or_default().into_iter().map(|block| Listed {
-                    number: number(block.block_index),
-                    token: block.second_block_token,
-                }),
-            );
-            match page.next_token.filter(|token| !token.is_empty()) {
-                Some(token) => next = Some(token),
-                None => break,
-            }
-        }
-        listing.blocks.sort_unstable_by_key(|block| block.number);
-        Ok(listing)
+        pages(|next| async {
+            let call = self.client.list_changed_blocks().first_snapshot_id(from).second_snapshot_id(to);
+            let call = call.set_next_token(next);
+            let page = call.send().await.map_err(AwsError::of("ebs:ListChangedBlocks"))?;
+            let listed = page
+                .changed_blocks
+                .unwrap_or_default()
+                .into_iter()
+                .map(|block| Listed { number: number(block.block_index), token: block.second_block_token });
+            Ok(Page { blocks: listed.collect(), size: page.volume_size, next: page.next_token })
+        })
+        .await
     }
 
     /// Fetches blocks, many at once, and gives each to `take`, checked, in no order. Blocks that are gone are not

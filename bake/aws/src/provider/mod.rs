@@ -111,7 +111,7 @@ impl AwsProvider {
         match found {
             Some(there) if !same(&there) => Err(ProviderError::Refused {
                 message: format!("`{}` exists, and is not this resource's", there.native),
-                help: Some(format!("take it with `import = \"{}\"`, or choose another", there.native)),
+                help: Some(format!("take it with `import_id = \"{}\"`, or choose another", there.native)),
             }),
             _ => Ok(()),
         }

@@ -13,7 +13,7 @@ use olbake_core::plan::Architecture;
 use olbake_core::time::Timestamp;
 use olbake_core::{Digest, ImageRef};
 
-use super::{PublishError, Share, VERSION_TAG};
+use super::{PublishError, Share, TOKEN_TAG, VERSION_TAG};
 use crate::account::Account;
 use crate::error::{AwsError, AwsErrorKind};
 use crate::pause::Backoff;
@@ -23,7 +23,7 @@ const ROOT_DEVICE: &str = "/dev/xvda";
 /// How often is looked whether something is ready: at first after the shortest time, then ever later.
 const SOONEST: Duration = Duration::from_millis(500);
 const LATEST: Duration = Duration::from_secs(15);
-/// How long is waited in all.
+/// How long is waited in all, where nobody says.
 const PATIENCE: Duration = Duration::from_secs(40 * 60);
 /// How long what was just made may not be seen.
 const UNSEEN: Duration = Duration::from_secs(120);
@@ -54,6 +54,7 @@ pub(super) struct Register<'a> {
 pub(crate) struct Images {
     pub(crate) client: Client,
     region: String,
+    patience: Duration,
 }
 
 type Result<T> = std::result::Result<T, PublishError>;
@@ -83,7 +84,12 @@ pub(crate) fn snapshot_of(image: &Image) -> Option<String> {
 impl Images {
     pub(crate) fn new(account: &Account, region: &str) -> Self {
         let client = Client::new(account.in_region(region).config());
-        Self { client, region: region.to_owned() }
+        Self { client, region: region.to_owned(), patience: PATIENCE }
+    }
+
+    /// How long a snapshot or an image may be pending.
+    pub(crate) fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     fn aws(&self) -> impl FnOnce(AwsError) -> PublishError {
@@ -115,8 +121,71 @@ impl Images {
         Ok(found.snapshots.unwrap_or_default())
     }
 
+    /// The snapshots that a bake made, by its token, except those that AWS gave up.
+    pub(crate) async fn by_token(&self, token: &str) -> Result<Vec<String>> {
+        let ours = filter(&format!("tag:{TOKEN_TAG}"), vec![token.to_owned()]);
+        let call = self.client.describe_snapshots().owner_ids("self").filters(ours);
+        let found = call.send().await.map_err(AwsError::of("ec2:DescribeSnapshots")).map_err(self.aws())?;
+        let snapshots = found.snapshots.unwrap_or_default().into_iter();
+        let good = snapshots.filter(|snapshot| snapshot.state() != Some(&SnapshotState::Error));
+        Ok(good.filter_map(|snapshot| snapshot.snapshot_id).collect())
+    }
+
+    /// Removes the images that a bake made for itself, by its token. Their snapshots stay.
+    pub(crate) async fn remove_by_token(&self, token: &str) -> Result<()> {
+        let ours = filter(&format!("tag:{TOKEN_TAG}"), vec![token.to_owned()]);
+        let call = self.client.describe_images().owners("self").filters(ours);
+        let found = call.send().await.map_err(AwsError::of("ec2:DescribeImages")).map_err(self.aws())?;
+        for image in found.images() {
+            let id = image.image_id().unwrap_or_default();
+            let call = self.client.deregister_image().image_id(id).send().await;
+            match call.map_err(AwsError::of("ec2:DeregisterImage")) {
+                Err(error) if error.kind != AwsErrorKind::NotFound => return Err(self.aws()(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a snapshot; one that an image is made of stays.
+    pub(crate) async fn remove_snapshot(&self, id: &str) -> Result<()> {
+        let call = self.client.delete_snapshot().snapshot_id(id).send().await;
+        match call.map_err(AwsError::of("ec2:DeleteSnapshot")) {
+            Err(error) if error.kind == AwsErrorKind::NotFound || error.is("InvalidSnapshot.InUse") => Ok(()),
+            other => other.map(drop).map_err(self.aws()),
+        }
+    }
+
+    /// The image by which a snapshot is tried before it is anything: registered, or found by its name.
+    pub(crate) async fn candidate(
+        &self,
+        name: &str,
+        architecture: Architecture,
+        snapshot: &str,
+        tags: &[(String, String)],
+    ) -> Result<String> {
+        let found = self.snapshots(vec![snapshot.to_owned()]).await?;
+        let size = found.first().and_then(Snapshot::volume_size).unwrap_or(1);
+        let what = Register {
+            name,
+            description: "an image that a bake tries, removed with it",
+            architecture,
+            snapshot,
+            size: u64::try_from(size).unwrap_or(1),
+            tags,
+        };
+        match self.register_once(&what).await {
+            Ok(id) => Ok(id),
+            Err(error) => {
+                let taken = error.is("InvalidAMIName.Duplicate") || error.is_passing();
+                let found = if taken { self.by_name(name).await? } else { None };
+                found.and_then(|image| image.image_id).ok_or_else(|| self.aws()(error))
+            }
+        }
+    }
+
     /// Waits until a snapshot can be used.
-    pub(super) async fn wait_for_snapshot(&self, id: &str) -> Result<()> {
+    pub(crate) async fn wait_for_snapshot(&self, id: &str) -> Result<()> {
         let mut watch = Watch::new();
         loop {
             let found = self.snapshots(vec![id.to_owned()]).await?.into_iter().next();
@@ -133,7 +202,7 @@ impl Images {
     }
 
     /// Waits until an image can be started from.
-    pub(super) async fn wait_for_image(&self, id: &str) -> Result<Image> {
+    pub(crate) async fn wait_for_image(&self, id: &str) -> Result<Image> {
         let mut watch = Watch::new();
         loop {
             let found = self.by_id(id).await?;
@@ -155,7 +224,7 @@ impl Images {
     }
 
     async fn wait(&self, watch: &mut Watch, id: &str) -> Result<()> {
-        if watch.waited >= PATIENCE {
+        if watch.waited >= self.patience {
             return Err(PublishError::Pending { region: self.region.clone(), id: id.to_owned() });
         }
         watch.wait().await;

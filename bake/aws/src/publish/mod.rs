@@ -15,6 +15,7 @@ mod run;
 use std::sync::Arc;
 
 use camino::Utf8PathBuf;
+use olbake_core::Digest;
 use olbake_core::time::Timestamp;
 use olbake_engine::registry::places::Place;
 use olbake_engine::registry::{Registry, RegistryError, Version};
@@ -191,6 +192,20 @@ impl PublishError {
             PutError::Store(error) => Self::Store(error),
         }
     }
+}
+
+/// Writes down that a snapshot of all of a version's disk is there already: publishing goes on from it.
+pub(crate) fn have_snapshot(
+    desk: &Desk,
+    version: &Digest,
+    region: &str,
+    token: &str,
+    snapshot: &str,
+) -> Result<(), PublishError> {
+    let path = journal::path(&desk.journals, version, region);
+    let (mut journal, _) = journal::Journal::open(&path, token, None)?;
+    journal.started(snapshot, None)?;
+    journal.completed()
 }
 
 /// Says what publishing would do. Asks each region what is there, and changes nothing.

@@ -85,7 +85,9 @@ async fn over_ssh(
     let image = &application.image;
     events.send(Event::StageStarted { image: image.clone(), stage: Stage::Apply });
     let notice = |notice: Notice| tell_notice(notice, image, remote, &events);
-    let end = remote.run(run, &blobs, &cancel, notice, application.tell(&events)).await;
+    let end = remote
+        .run(None, run, &blobs, &cancel, notice, application.tell(&application.operations, &events))
+        .await;
     if let Ok(end) = &end {
         application.tell_layers(&end.reports, &events);
     }

@@ -13,10 +13,11 @@ use olbake_engine::registry::Registry;
 use olbake_lang::{Inputs, Planned, Workspace};
 
 use super::Context;
+use super::ec2;
 use super::machines::{self, Wants};
 use super::place::Place;
 use super::promotion::Desk;
-use crate::args::{BakeArgs, OnFailure, Verify};
+use crate::args::{BakeArgs, BakeOn, OnFailure, Verify};
 use crate::errors::{CliError, Result};
 use crate::interrupt;
 use crate::ui::results;
@@ -33,13 +34,27 @@ pub(super) fn run(args: &BakeArgs, context: &mut Context) -> Result {
     let planned = plans(context, &workspace, &inputs, images.clone())?;
     let secrets = place.secrets(&context.startup);
     context.ui.hide(secrets.redactor(planned.iter().map(|image| &*image.plan))?);
+    if args.on == BakeOn::Ec2 {
+        let ends = ec2::bake(args, context, &place, planned)?;
+        return promoted(context, channel.as_ref(), &images, ends);
+    }
+    if args.region.is_some() || args.resume {
+        return Err(CliError::user("`--region` and `--resume` are for `--on ec2`"));
+    }
     let wants = wants(args);
     if !all_known(&place.registry()?, &planned)? {
         machines::preflight(context, &substrates(wants.substrate))?;
     }
     let ends = machines::block_on(bake(context, &place, wants, planned))?;
-    // What the cache holds beyond its size goes when nothing of this command uses a disk any more.
-    place.cache()?.trim()?;
+    let ends = ends.into_iter().map(|(image, end)| (image, end.map_err(CliError::from))).collect();
+    promoted(context, channel.as_ref(), &images, ends)
+}
+
+/// How each image ended.
+pub(super) type End = (ImageRef, Result<BakeResult>);
+
+/// Tells how images ended, and moves the channel to those that were asked for.
+fn promoted(context: &mut Context, channel: Option<&Channel>, images: &[ImageRef], ends: Vec<End>) -> Result {
     let asked: Vec<(ImageRef, Digest)> = ends
         .iter()
         .filter(|(image, _)| images.contains(image))
@@ -47,7 +62,7 @@ pub(super) fn run(args: &BakeArgs, context: &mut Context) -> Result {
         .collect();
     let told = tell(context, ends);
     let Some(channel) = channel else { return told };
-    match (promote(context, &channel, &asked), told) {
+    match (promote(context, channel, &asked), told) {
         (promoted, Ok(())) => promoted,
         (Ok(()), told) => told,
         (Err(error), told) => {
@@ -178,7 +193,11 @@ async fn bake(
     let cancel = interrupt::listen(interrupt::as_note(reporter.sink()))?;
     let bake = machines::bake(context, place, wants, reporter.sink(), cancel);
     let ends = match bake {
-        Ok(bake) => Ok(bake.run(planned).await),
+        Ok(bake) => {
+            let ends = bake.run(planned).await;
+            // Nothing of this command uses a disk any more.
+            bake.cache.trim().map(|_| ends).map_err(CliError::from)
+        }
         Err(error) => Err(error),
     };
     reporter.finish();
@@ -186,14 +205,14 @@ async fn bake(
 }
 
 /// Results first, then errors; the last error is the command's.
-fn tell(context: &Context, ends: Vec<ImageEnd>) -> Result {
+fn tell(context: &Context, ends: Vec<End>) -> Result {
     let (mut results, mut errors): (Vec<BakeResult>, Vec<CliError>) = (Vec::new(), Vec::new());
     for (image, end) in ends {
         match end {
             Ok(result) => results.push(result),
             Err(error) => {
-                let follows = matches!(error, BakeError::Base { .. });
-                let error = CliError::from(error).about(image);
+                let follows = matches!(error.error.downcast_ref::<BakeError>(), Some(BakeError::Base { .. }));
+                let error = error.about(image);
                 // What only follows from another error comes first, so that the cause is the last word.
                 errors.insert(if follows { 0 } else { errors.len() }, error);
             }

@@ -2,6 +2,8 @@
 //! says so.
 
 #[cfg(feature = "aws")]
+mod bake;
+#[cfg(feature = "aws")]
 mod gc;
 #[cfg(feature = "aws")]
 mod import;
@@ -10,6 +12,8 @@ mod publish;
 #[cfg(feature = "aws")]
 mod shared;
 
+#[cfg(feature = "aws")]
+pub(super) use bake::run as bake;
 #[cfg(feature = "aws")]
 pub(super) use gc::run as gc;
 #[cfg(feature = "aws")]
@@ -20,7 +24,7 @@ pub(super) use publish::run as publish;
 pub(super) use shared::{new_key, tell_readers, unwrap};
 #[cfg(not(feature = "aws"))]
 pub(super) use without::{
-    command as gc, command as import, command as publish, new_key, tell_readers, unwrap,
+    bake, command as gc, command as import, command as publish, new_key, tell_readers, unwrap,
 };
 
 /// What a build without AWS does.
@@ -29,15 +33,27 @@ mod without {
     use olbake_core::promotion::Channel;
     use olbake_core::stack::StackName;
     use olbake_core::{Digest, ImageRef};
+    use olbake_engine::bake::PlannedImage;
     use olbake_engine::envelope::{DataKey, Header};
     use olbake_engine::registry::Records;
 
     use super::super::Context;
     use super::super::backends::without_aws;
+    use super::super::bake::End;
     use super::super::place::Place;
+    use crate::args::BakeArgs;
     use crate::errors::Result;
 
     pub(in crate::commands) fn command<A>(_args: &A, _context: &mut Context) -> Result {
+        Err(without_aws())
+    }
+
+    pub(in crate::commands) fn bake(
+        _args: &BakeArgs,
+        _context: &Context,
+        _place: &Place,
+        _planned: Vec<PlannedImage>,
+    ) -> Result<Vec<End>> {
         Err(without_aws())
     }
 

@@ -71,6 +71,7 @@ pub(crate) fn base(base: &Base) -> String {
         }
         Base::Image { image, key } => format!("{image} {}", key.short()),
         Base::Disk { file, sha256 } => format!("{file} {}", sha256.short()),
+        Base::Ami { owner, name } => format!("{name} of {owner}"),
     }
 }
 

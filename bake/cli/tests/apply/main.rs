@@ -57,6 +57,32 @@ def install(s, m):
 component(name = "thing", install = install)
 "#;
 
+/// Units of which nobody says what comes first; `bad` is one that cannot start, if it is there.
+fn many_units(names: &[&str]) -> String {
+    let units: String = names
+        .iter()
+        .map(|name| {
+            let program = if *name == "bad" { "/bin/false" } else { "/bin/true" };
+            format!(
+                "    systemd.unit(\"{name}.service\", {{\"Service\": {{\"Type\": \"oneshot\", \"RemainAfterExit\": \"yes\", \
+                 \"ExecStart\": \"{program}\"}}, \"Install\": {{\"WantedBy\": \"multi-user.target\"}}}})\n"
+            )
+        })
+        .collect();
+    let services: String = names
+        .iter()
+        .map(|name| {
+            format!(
+                "    systemd.service(\"{name}.service\", enabled = True, running = True, why = \"a test\")\n"
+            )
+        })
+        .collect();
+    format!(
+        "def configure(s, m):\n{units}\ndef units(s, m):\n{services}\n\
+         component(name = \"thing\", configure = configure, units = units)\n"
+    )
+}
+
 fn changed(result: &Value) -> Vec<String> {
     let changes = result["changes"].as_array().unwrap();
     changes.iter().map(|change| change["title"].as_str().unwrap().to_owned()).collect()
@@ -108,6 +134,47 @@ fn it_takes_one_login_and_one_command_however_many_operations_there_are() {
         // Looking is a command and a login too.
         assert_eq!((after.0 - before.0, after.1 - before.1), (2, 2));
     }
+}
+
+#[test]
+fn units_are_started_together_and_each_says_what_became_of_it() {
+    let Some(world) = World::new(&[("components/thing/component.star", &many_units(&["a", "b", "c"]))])
+    else {
+        return;
+    };
+    let reloads = || {
+        let journal = world.host.says("journalctl --quiet --output cat _PID=1").unwrap();
+        journal.lines().filter(|line| line.starts_with("Reloading")).count()
+    };
+    let before = reloads();
+    let applied = world.applied(&[]);
+    assert_eq!(applied["summary"]["changed"], 6, "{applied}");
+    for change in applied["changes"].as_array().unwrap().iter().skip(3) {
+        let what: Vec<&Value> =
+            change["changes"].as_array().unwrap().iter().map(|change| &change["what"]).collect();
+        assert_eq!(what, ["enabled", "running"], "{change}");
+    }
+    assert_eq!(reloads() - before, 1, "systemd reads its files once for all of them");
+    let states = "systemctl is-active a b c; systemctl is-enabled a b c";
+    assert_eq!(world.host.says(states).unwrap(), "active\nactive\nactive\nenabled\nenabled\nenabled\n");
+    assert_eq!(world.applied(&[])["summary"]["changed"], 0);
+
+    world.host.says("systemctl stop b").unwrap();
+    assert_eq!(changed(&world.applied(&[])), ["systemd.service b.service"]);
+
+    world.host.says("systemctl stop a c").unwrap();
+    world.write("components/thing/component.star", &many_units(&["a", "bad", "c"]));
+    let failed = Ended::of(world.apply(&world.way(), &["--json"]));
+    failed.failed_with(7, "systemctl start bad.service");
+    let summary = failed.stdout.lines().find(|line| line.contains("\"applied\"")).unwrap();
+    let summary: Value = serde_json::from_str(summary).unwrap();
+    assert_eq!(summary["applied"]["summary"]["failed"], 1, "{summary}");
+    let titles = changed(&summary["applied"]);
+    assert!(
+        titles.ends_with(&["a.service", "c.service"].map(|unit| format!("systemd.service {unit}"))),
+        "{titles:?}"
+    );
+    assert_eq!(world.host.says("systemctl is-active a bad c; true").unwrap(), "active\nfailed\nactive\n");
 }
 
 #[test]

@@ -13,3 +13,4 @@ mod leaks;
 mod library;
 mod stacks;
 mod support;
+mod vms;

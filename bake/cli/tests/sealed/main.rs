@@ -18,6 +18,34 @@ macro_rules! check {
 const SECRET: (&str, &str) = ("HELLO_TOKEN_VALUE", "a secret that nobody may see");
 
 #[test]
+fn what_a_stack_does_not_declare_is_not_set_and_a_secret_only_sealed() {
+    let sealed = Sealed::empty();
+    sealed.write(
+        "stacks/applications/shop/stack.star",
+        "project(\n    config = settings(name = \"shop\", fields = {\n        \
+         \"size\": setting(int, default = 1, doc = \"how many\"),\n        \
+         \"token\": setting(secret | None, doc = \"a token\"),\n    }),\n    \
+         stack = lambda c, ctx: None,\n)\n",
+    );
+    sealed.write("stacks/applications/shop/QA.toml", "");
+    let set = |more: &[&str]| {
+        sealed.olbake(&[&["config", "--stack", "applications.shop.QA", "set"][..], more].concat()).text()
+    };
+    let file = || std::fs::read_to_string(sealed.path().join("stacks/applications/shop/QA.toml")).unwrap();
+    for (more, said) in [
+        (&["token", "hunter2"][..], "`token` is a secret"),
+        (&["sise", "3"], "did you mean `size`?"),
+        (&["--secret", "size"], "`size` is no secret"),
+    ] {
+        let text = set(more);
+        assert!(text.contains(said), "{text}");
+        assert_eq!(file(), "", "something was written");
+    }
+    set(&["size", "3"]);
+    assert_eq!(file(), "size = 3\n");
+}
+
+#[test]
 fn check_finds_nothing() {
     check!(Sealed::fixture().olbake(&["check"]));
 }

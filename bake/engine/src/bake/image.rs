@@ -1,27 +1,29 @@
 //! The bake of one image, from its plan to its version. Main type: [`ImageBake`].
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
 
 use camino::Utf8PathBuf;
 use olbake_core::blockmap::BlockMap;
 use olbake_core::plan::{Base, Plan};
-use olbake_core::report::Outcome;
 use olbake_core::secret::SecretId;
 use olbake_core::{Digest, ImageRef, key};
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
 
-use crate::event::{BakeResult, CheckResult, Event, LayerOutcome, LayerResult, Stage};
+use crate::cache::Cache;
+use crate::event::{BakeResult, Event, LayerOutcome, LayerResult, Stage};
 use crate::machine::Snapshot;
 use crate::payload::Payloads;
 use crate::registry::{Registry, Version};
+use crate::store::StoreError;
 
 use super::checkpoint::Policy;
 use super::layers::{Kept, Layers};
 use super::leaks::{self, LeakSearch};
 use super::operations::Operations;
-use super::verify::{FreshBoot, Seen};
+use super::verify::{FreshBoot, Seen, all_hold};
 use super::work::WorkDir;
 use super::{Bake, BakeError, BaseProgress, OnFailure, PlannedImage, Progress};
 
@@ -39,8 +41,8 @@ pub(super) struct ImageBake<'a> {
 struct SealedDisk {
     results: Vec<LayerResult>,
     disk: Snapshot,
-    /// The layer's disk that the bake went on from; none where it began with a base or had nothing to run.
-    began_with: Option<Snapshot>,
+    /// The layer whose disk the bake went on from; none where it began with a base or had nothing to run.
+    began_with: Option<Kept>,
 }
 
 /// A disk to go on from.
@@ -100,7 +102,8 @@ impl<'a> ImageBake<'a> {
         let (kept, hear_kept) = mpsc::unbounded_channel();
         let (clear, cleared) = oneshot::channel();
         let mut clear = Some(clear);
-        let writer = tokio::spawn(write_kept(self.bake.registry.clone(), hear_kept, cleared));
+        let (registry, cache) = (self.bake.registry.clone(), self.bake.cache.clone());
+        let writer = tokio::spawn(write_kept(registry, cache, hear_kept, cleared));
         if secrets.is_empty() {
             let_through(&mut clear);
         }
@@ -181,7 +184,11 @@ impl<'a> ImageBake<'a> {
             drop(kept.send(Kept { key: sealed_key, disk: known.disk.clone() }));
             return Ok(SealedDisk { results, disk: known.disk, began_with: None });
         }
-        let began_with = (known.next > 0).then(|| known.disk.clone());
+        let last_known = self.plan.layers[..known.next].last();
+        let began_with = last_known.map(|layer| Kept { key: layer.key, disk: known.disk.clone() });
+        if let Some(began_with) = &began_with {
+            drop(kept.send(began_with.clone()));
+        }
         let mut layers = Layers {
             bake: self.bake,
             plan: self.plan,
@@ -200,18 +207,31 @@ impl<'a> ImageBake<'a> {
         Ok(SealedDisk { results, disk, began_with })
     }
 
-    /// Copies the disk that this bake began with, for the next one: who changes a layer is likely to change it
-    /// again, and the copy is the longest part of a machine's start. Made while the sealed disk boots, which mostly
-    /// waits. A bake does not fail for want of it.
-    async fn make_spare(&self, began_with: Option<Snapshot>) {
-        let Some(disk) = began_with else { return };
-        let copy = self.bake.cache.partial_spare(&disk.disk);
-        let made = self.bake.builder.copy(&disk, &copy).await.map_err(BakeError::from);
-        let kept = made.and_then(|copy| Ok(self.bake.cache.keep_spare(&disk.disk, &copy.disk)?));
-        if let Err(error) = kept {
+    /// Sees to it that the next bake finds a copy of the disk that this one began with: who changes a layer is likely
+    /// to change it again, and the copy is the longest part of a machine's start. It is made out of the disk that this
+    /// bake supersedes, at its end, or else at once, while the sealed disk boots, which mostly waits. A bake does not
+    /// fail for want of it.
+    async fn make_spare(&self, began_with: Option<Kept>) {
+        let Some(began_with) = began_with else { return };
+        if let Err(error) = self.try_spare(&began_with).await {
             let message = format!("no disk was copied ahead for the next bake: {error}");
             self.bake.events.send(Event::Note { image: Some(self.plan.image.clone()), message });
         }
+    }
+
+    async fn try_spare(&self, Kept { key, disk }: &Kept) -> Result<(), BakeError> {
+        let (registry, cache) = (&self.bake.registry, &self.bake.cache);
+        let superseded = registry.head(&self.plan.image).await?.map(|head| head.sealed_key);
+        if let Some(superseded) = superseded.filter(|superseded| *superseded != self.sealed_key()) {
+            let maps = (registry.layer(key).await?, registry.layer(&superseded).await?);
+            if let (Some(map), Some(old)) = maps
+                && cache.renew_later(&disk.disk, map, &superseded, old)?
+            {
+                return Ok(());
+            }
+        }
+        let copy = self.bake.builder.copy(disk, &cache.partial_spare(&disk.disk)).await?;
+        Ok(cache.keep_spare(&disk.disk, &copy.disk)?)
     }
 
     /// The nearest disk there is, looked for from the end, and what is known without running.
@@ -247,7 +267,10 @@ impl<'a> ImageBake<'a> {
         let Some(map) = self.bake.registry.layer(key).await? else { return Ok(None) };
         let partial = self.bake.cache.partial_disk(key);
         self.bake.registry.read_disk(&map, &partial).await?;
-        Ok(Some(Snapshot { disk: self.bake.cache.adopt_disk(key, &partial)? }))
+        let disk = self.bake.cache.adopt_disk(key, &partial)?;
+        let file = File::open(&disk).map_err(|e| StoreError::io("open", &disk, e))?;
+        self.bake.cache.describe(&disk, &file, &map)?;
+        Ok(Some(Snapshot { disk }))
     }
 
     async fn base_disk(
@@ -393,6 +416,7 @@ impl<'a> ImageBake<'a> {
             Base::Debian { suite, .. } => format!("debian {suite}"),
             Base::Image { image, .. } => image.to_string(),
             Base::Disk { file, .. } => format!("disk {file}"),
+            Base::Ami { name, .. } => format!("ami {name}"),
         };
         let base =
             LayerResult { component: name, key: self.plan.base_key(), outcome: base, seconds: base_seconds };
@@ -432,16 +456,6 @@ impl<'a> ImageBake<'a> {
     }
 }
 
-/// The results, when all checks hold.
-fn all_hold(checks: &[CheckResult]) -> Result<(), BakeError> {
-    let failed: Vec<String> = checks
-        .iter()
-        .filter(|check| check.outcome == Outcome::Failed)
-        .map(|check| check.title.clone())
-        .collect();
-    if failed.is_empty() { Ok(()) } else { Err(BakeError::Verification { failed }) }
-}
-
 /// Lets the writer to the store begin.
 fn let_through(clear: &mut Option<oneshot::Sender<()>>) {
     if let Some(clear) = clear.take() {
@@ -451,21 +465,36 @@ fn let_through(clear: &mut Option<oneshot::Sender<()>>) {
 }
 
 /// Writes kept disks to the store as they come, while the bake goes on: blocks that the store has are not written
-/// again, so each costs what it differs by. Ends with the block map of the last: the sealed disk's.
+/// again, so each costs what it differs by, and one whose content is known costs nothing. Ends with the block map of the
+/// last: the sealed disk's.
 /// Nothing is written before `cleared`: what secrets may be in does not reach the store unsearched.
 async fn write_kept(
     registry: Arc<Registry>,
+    cache: Arc<Cache>,
     mut kept: mpsc::UnboundedReceiver<Kept>,
     cleared: oneshot::Receiver<()>,
 ) -> Result<Option<BlockMap>, BakeError> {
     if cleared.await.is_err() {
         return Ok(None);
     }
-    let mut last = None;
+    // Each disk was once a copy of the one before it.
+    let mut last: Option<(Snapshot, BlockMap)> = None;
     while let Some(Kept { key, disk }) = kept.recv().await {
-        let map = registry.write_disk(&disk.disk).await?;
+        let stored = registry.layer(&key).await?;
+        if let Some(map) = stored
+            && cache.has_content(&disk.disk, &map)?
+        {
+            last = Some((disk, map));
+            continue;
+        }
+        let file = File::open(&disk.disk).map_err(|e| StoreError::io("open", &disk.disk, e))?;
+        let map = match &last {
+            Some((other, map)) => registry.write_disk_like(&disk.disk, &other.disk, map).await?,
+            None => registry.write_disk(&disk.disk).await?,
+        };
+        cache.describe(&disk.disk, &file, &map)?;
         registry.put_layer(&key, &map).await?;
-        last = Some(map);
+        last = Some((disk, map));
     }
-    Ok(last)
+    Ok(last.map(|(_, map)| map))
 }

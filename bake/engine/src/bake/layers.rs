@@ -279,7 +279,7 @@ pub(super) async fn shell(machine: &mut dyn Machine, operations: &Operations<'_>
 }
 
 /// The error for the first operation that failed.
-pub(super) fn failure(operations: &[Operation], reports: &[OperationReport]) -> Option<BakeError> {
+pub fn failure(operations: &[Operation], reports: &[OperationReport]) -> Option<BakeError> {
     let report = reports.iter().find(|report| report.outcome == Outcome::Failed)?;
     let operation = operations.iter().find(|operation| operation.id == report.id)?;
     Some(BakeError::Operation {

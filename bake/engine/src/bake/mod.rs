@@ -24,6 +24,9 @@ pub(crate) mod operations;
 mod verify;
 pub mod work;
 
+pub use layers::failure;
+pub use verify::{all_hold, check_results, instance};
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -51,7 +51,7 @@ impl Operations<'_> {
             run,
             work_dir,
             operations: operations.to_vec(),
-            secrets: self.used_secrets(operations),
+            secrets: used_secrets(operations, self.secrets),
             workers: 0,
             shuffle: None,
             keep_going: purpose == Purpose::Check,
@@ -67,14 +67,6 @@ impl Operations<'_> {
         if end.cancelled || self.cancel.is_cancelled() { Err(BakeError::Cancelled) } else { Ok(end) }
     }
 
-    /// The secrets that these operations put in; all of the image's, where leaks are searched for.
-    fn used_secrets(&self, operations: &[Operation]) -> BTreeMap<SecretId, String> {
-        if operations.iter().any(|operation| matches!(operation.action, Action::LeakScan { .. })) {
-            return self.secrets.clone();
-        }
-        secrets_of(operations, self.secrets)
-    }
-
     fn tell(&self, message: &FromAgent, index: &BTreeMap<&str, &Operation>) {
         if let Some(event) = event_of(self.image, message, index) {
             self.events.send(event);
@@ -82,11 +74,14 @@ impl Operations<'_> {
     }
 }
 
-/// The secrets that operations put in.
-pub(crate) fn secrets_of(
+/// The secrets that operations put in; all of them, where leaks are searched for.
+pub(crate) fn used_secrets(
     operations: &[Operation],
     values: &BTreeMap<SecretId, String>,
 ) -> BTreeMap<SecretId, String> {
+    if operations.iter().any(|operation| matches!(operation.action, Action::LeakScan { .. })) {
+        return values.clone();
+    }
     operations
         .iter()
         .flat_map(|operation| operation.action.secrets())

@@ -1,10 +1,11 @@
 //! The checks of an image on a fresh boot of its disk.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use olbake_core::operation::Operation;
 use olbake_core::plan::Plan;
-use olbake_core::report::{Outcome, Package};
+use olbake_core::report::{OperationReport, Outcome, Package};
 use olbake_core::{Digest, ImageRef};
 
 use crate::event::CheckResult;
@@ -34,7 +35,7 @@ pub(super) struct Seen {
 }
 
 /// Who a machine of an image is, for its own programs.
-pub(super) fn instance(image: &ImageRef, digest: Option<Digest>) -> String {
+pub fn instance(image: &ImageRef, digest: Option<Digest>) -> String {
     let ImageRef { image, variant } = image;
     serde_json::json!({ "image": image, "variant": variant, "digest": digest }).to_string()
 }
@@ -71,10 +72,8 @@ impl FreshBoot<'_> {
             plan.checks.iter().flat_map(|checks| &checks.operations).cloned().collect();
         let end = operations.run(&mut *machine, &checks, plan.key, Purpose::Check).await;
         let failed = |seen: &Seen| seen.checks.iter().any(|check| check.outcome == Outcome::Failed);
-        let seen = end.map(|end| {
-            let reports = end.reports.iter().map(|report| (report.id.as_str(), report)).collect();
-            Seen { checks: results(&checks, &reports), packages: end.packages }
-        });
+        let seen =
+            end.map(|end| Seen { checks: check_results(&checks, &end.reports), packages: end.packages });
         let to_look_at = seen.as_ref().map_or(true, failed);
         if to_look_at && self.on_failure == OnFailure::Shell && !operations.cancel.is_cancelled() {
             super::layers::shell(&mut *machine, operations).await?;
@@ -84,10 +83,10 @@ impl FreshBoot<'_> {
     }
 }
 
-type Reports<'a> = std::collections::BTreeMap<&'a str, &'a olbake_core::report::OperationReport>;
-
-/// A result for each check; one that never ran counts as failed.
-fn results(checks: &[Operation], reports: &Reports<'_>) -> Vec<CheckResult> {
+/// A result for each check, in their order; one that never ran counts as failed.
+pub fn check_results(checks: &[Operation], reports: &[OperationReport]) -> Vec<CheckResult> {
+    let reports: BTreeMap<&str, &OperationReport> =
+        reports.iter().map(|report| (report.id.as_str(), report)).collect();
     checks
         .iter()
         .map(|check| {
@@ -101,4 +100,14 @@ fn results(checks: &[Operation], reports: &Reports<'_>) -> Vec<CheckResult> {
             }
         })
         .collect()
+}
+
+/// An error, unless all checks hold.
+pub fn all_hold(checks: &[CheckResult]) -> Result<(), BakeError> {
+    let failed: Vec<String> = checks
+        .iter()
+        .filter(|check| check.outcome == Outcome::Failed)
+        .map(|check| check.title.clone())
+        .collect();
+    if failed.is_empty() { Ok(()) } else { Err(BakeError::Verification { failed }) }
 }

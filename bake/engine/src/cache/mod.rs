@@ -8,18 +8,22 @@
 //! boot it was written in, and one of an earlier boot is not believed; the store has the blocks.
 
 mod lock;
+mod renewal;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use camino::{Utf8Path, Utf8PathBuf};
+use olbake_core::blockmap::BlockMap;
 use olbake_core::{Digest, ImageRef};
 use serde::{Deserialize, Serialize};
 
 pub use lock::{Holder, Lock, Sharing};
+use renewal::Renewal;
 
 use crate::store::StoreError;
 use crate::store::disk::allocated;
@@ -38,6 +42,18 @@ struct Beside {
     schema: u32,
     /// The boot in which the disk was written.
     boot: String,
+    /// What is in it, once that is known.
+    #[serde(default)]
+    content: Option<Content>,
+}
+
+/// What is in a disk: the registry's map of its layer may be of a disk that another host made.
+#[derive(Debug, Serialize, Deserialize)]
+struct Content {
+    /// The file that this is said of: another may have taken its name meanwhile.
+    inode: u64,
+    /// The digest of its block map.
+    map: Digest,
 }
 
 /// A disk in the cache.
@@ -61,13 +77,21 @@ pub struct Cache {
     boot: String,
     /// Held from the first use of a disk on, so that none is removed under a bake.
     in_use: Mutex<Option<Lock>>,
+    /// What the next trim does first.
+    renewals: Mutex<Vec<Renewal>>,
 }
 
 impl Cache {
     /// Opens a directory as a cache; makes it where there is none. Disks beyond `max_size` bytes go when the cache
     /// is trimmed.
     pub fn open(dir: impl Into<Utf8PathBuf>, max_size: Option<u64>) -> Result<Self, StoreError> {
-        let cache = Self { dir: dir.into(), max_size, boot: boot(), in_use: Mutex::default() };
+        let cache = Self {
+            dir: dir.into(),
+            max_size,
+            boot: boot(),
+            in_use: Mutex::default(),
+            renewals: Mutex::default(),
+        };
         for directory in [cache.disks(), cache.downloads(), cache.packages(), cache.locks()] {
             fs::create_dir_all(&directory).map_err(|e| StoreError::io("create directory", directory, e))?;
         }
@@ -115,9 +139,34 @@ impl Cache {
     }
 
     fn is_believed(&self, disk: &Utf8Path) -> Result<bool, StoreError> {
-        let Some(text) = read_whole(&disk.with_extension("json"))? else { return Ok(false) };
-        let beside = serde_json::from_slice::<Beside>(&text);
-        Ok(beside.is_ok_and(|beside| beside.schema == SCHEMA && beside.boot == self.boot))
+        Ok(self.beside(disk)?.is_some())
+    }
+
+    /// What lies beside a disk that is to be believed.
+    fn beside(&self, disk: &Utf8Path) -> Result<Option<Beside>, StoreError> {
+        let Some(text) = read_whole(&disk.with_extension("json"))? else { return Ok(None) };
+        let beside = serde_json::from_slice::<Beside>(&text).ok();
+        Ok(beside.filter(|beside| beside.schema == SCHEMA && beside.boot == self.boot))
+    }
+
+    fn put_beside(&self, disk: &Utf8Path, content: Option<Content>) -> Result<(), StoreError> {
+        let beside = serde_json::to_vec(&Beside { schema: SCHEMA, boot: self.boot.clone(), content });
+        write_whole(&disk.with_extension("json"), &beside.expect("it is expressible in JSON"), 0o644)
+    }
+
+    /// Notes what is in a disk of this cache: the file that was read to find out, open, and its map.
+    pub(crate) fn describe(&self, disk: &Utf8Path, read: &File, map: &BlockMap) -> Result<(), StoreError> {
+        let inode = read.metadata().map_err(|e| StoreError::io("look at", disk, e))?.ino();
+        let known = self.beside(disk)?.is_some();
+        let content = Content { inode, map: map.digest() };
+        if known { self.put_beside(disk, Some(content)) } else { Ok(()) }
+    }
+
+    /// Whether a disk of this cache has the content of a map, by what was noted of it.
+    pub(crate) fn has_content(&self, disk: &Utf8Path, map: &BlockMap) -> Result<bool, StoreError> {
+        let Some(content) = self.beside(disk)?.and_then(|beside| beside.content) else { return Ok(false) };
+        let inode = fs::metadata(disk).map_or(0, |metadata| metadata.ino());
+        Ok(content.inode == inode && content.map == map.digest())
     }
 
     /// Where the disk of a layer can be made before it is adopted; removed by a trim if it never is.
@@ -135,8 +184,7 @@ impl Cache {
     pub fn adopt_disk(&self, key: &Digest, disk: &Utf8Path) -> Result<Utf8PathBuf, StoreError> {
         self.hold()?;
         let path = self.disk_path(key);
-        let beside = serde_json::to_vec(&Beside { schema: SCHEMA, boot: self.boot.clone() });
-        write_whole(&path.with_extension("json"), &beside.expect("it is expressible in JSON"), 0o644)?;
+        self.put_beside(&path, None)?;
         rename(disk, &path)?;
         Ok(path)
     }
@@ -272,10 +320,11 @@ impl Cache {
         Ok(found)
     }
 
-    /// Removes the disks that go beyond the cache's size, unless another process uses the cache. Nothing of this
-    /// process may use a disk any more. Says what went.
+    /// Makes spare copies out of superseded disks and removes the disks that go beyond the cache's size, unless
+    /// another process uses the cache. Nothing of this process may use a disk any more. Says what went.
     pub fn trim(&self) -> Result<Vec<Utf8PathBuf>, StoreError> {
         let Ok(_lock) = self.exclude()? else { return Ok(Vec::new()) };
+        self.renew()?;
         let mut gone = Vec::new();
         for Superfluous { path, .. } in self.superfluous()? {
             remove(&path)?;

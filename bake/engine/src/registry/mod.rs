@@ -40,6 +40,7 @@ pub use version::{VERSION_SCHEMA, Version};
 
 use crate::cache::Holder;
 use crate::store::StoreError;
+use crate::store::blocks::Seed;
 use crate::store::object::ObjectStore;
 
 /// Why the registry could not answer.
@@ -299,6 +300,21 @@ impl Registry {
     pub async fn write_disk(&self, disk: &Utf8Path) -> Result<BlockMap> {
         let disk = disk.to_owned();
         self.run(move |records| Ok(records.write_disk(&disk, &|_| {})?.0)).await
+    }
+
+    /// As [`Self::write_disk`], of a disk that was once a copy of another with this map.
+    pub async fn write_disk_like(
+        &self,
+        disk: &Utf8Path,
+        other: &Utf8Path,
+        map: &BlockMap,
+    ) -> Result<BlockMap> {
+        let (disk, other, map) = (disk.to_owned(), other.to_owned(), map.clone());
+        self.run(move |records| {
+            let seed = Seed { map: &map, disk: &other };
+            Ok(records.write_disk_like(&disk, Some(seed), &|_| {})?.0)
+        })
+        .await
     }
 
     /// Makes the raw disk of a map at `to`. To start from a disk that is much like it, and for progress, there is

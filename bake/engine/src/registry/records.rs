@@ -341,6 +341,17 @@ impl Records {
         Ok(self.blocks.write_disk(disk, hear)?)
     }
 
+    /// As [`Self::write_disk`]; see [`BlockStore::write_disk_like`].
+    pub fn write_disk_like(
+        &self,
+        disk: &Utf8Path,
+        seed: Option<Seed<'_>>,
+        hear: Hear<'_>,
+    ) -> Result<(BlockMap, WriteStats)> {
+        self.hold()?;
+        Ok(self.blocks.write_disk_like(disk, seed, hear)?)
+    }
+
     /// Makes the raw disk of a map at `to`.
     pub fn read_disk(
         &self,

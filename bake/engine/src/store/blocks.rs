@@ -175,6 +175,17 @@ impl BlockStore {
 
     /// Stores what a disk contains and says what that is. When this returns, all of it is durable.
     pub fn write_disk(&self, disk: &Utf8Path, hear: Hear<'_>) -> Result<(BlockMap, WriteStats), StoreError> {
+        self.write_disk_like(disk, None, hear)
+    }
+
+    /// As [`Self::write_disk`]. Where a disk is at hand that this one was once a copy of, blocks that are the same on both
+    /// are compared instead of digested, which takes a fraction of the time.
+    pub fn write_disk_like(
+        &self,
+        disk: &Utf8Path,
+        seed: Option<Seed<'_>>,
+        hear: Hear<'_>,
+    ) -> Result<(BlockMap, WriteStats), StoreError> {
         self.refresh()?;
         let file = File::open(disk).map_err(|e| StoreError::io("open", disk, e))?;
         let extents = disk::extents(&file, disk)?;
@@ -182,6 +193,7 @@ impl BlockStore {
             store: self,
             disk,
             file,
+            seed: SeedReader::open(seed)?,
             extents,
             hear,
             ticket: AtomicUsize::new(0),
@@ -378,6 +390,7 @@ struct WriteJob<'a> {
     store: &'a BlockStore,
     disk: &'a Utf8Path,
     file: File,
+    seed: SeedReader<'a>,
     extents: Extents,
     hear: Hear<'a>,
     /// The next of `extents.blocks` to be read.
@@ -405,11 +418,11 @@ impl WriteJob<'_> {
     fn work(&self, turns: &Turns<Block, Written, StoreError>) {
         let total = self.extents.blocks.len() as u64;
         let mut compressor = compressor(self.store.level);
-        let mut buffer = vec![0; BLOCK];
+        let (mut buffer, mut other) = (vec![0; BLOCK], vec![0; BLOCK]);
         loop {
             let ticket = self.ticket.fetch_add(1, Ordering::Relaxed);
             let Some(number) = self.extents.blocks.get(ticket) else { return };
-            let block = self.block(*number, &mut buffer, &mut compressor);
+            let block = self.block(*number, &mut buffer, &mut other, &mut compressor);
             let more = turns.deliver(ticket, block, |written, block| {
                 written.take(&*self.store.objects, block)?;
                 report(self.hear, written.done, total);
@@ -426,13 +439,14 @@ impl WriteJob<'_> {
         &self,
         number: u32,
         buffer: &mut [u8],
+        other: &mut [u8],
         compressor: &mut zstd::bulk::Compressor<'static>,
     ) -> Result<Block, StoreError> {
         disk::read_block(&self.file, number, buffer).map_err(|e| StoreError::io("read", self.disk, e))?;
         if disk::is_zero(buffer) {
             return Ok(Block::Zeros);
         }
-        let digest = Digest::of(buffer);
+        let digest = self.seed.digest_of(number, buffer, other).unwrap_or_else(|| Digest::of(buffer));
         if self.store.location(&digest).is_some() || !self.taken.lock().expect(LOCKED).insert(digest) {
             return Ok(Block::Known { number, digest });
         }
@@ -505,6 +519,14 @@ impl<'a> SeedReader<'a> {
         let Some(Seed { map, disk }) = seed else { return Ok(Self(None)) };
         let file = File::open(disk).map_err(|e| StoreError::io("open", disk, e))?;
         Ok(Self(Some((map, file))))
+    }
+
+    /// The digest of a block's bytes, if the disk has the same in its place.
+    fn digest_of(&self, number: u32, bytes: &[u8], scratch: &mut [u8]) -> Option<Digest> {
+        let (map, file) = self.0.as_ref()?;
+        let digest = *map.blocks.get(&number)?;
+        disk::read_block(file, number, scratch).ok()?;
+        (*scratch == *bytes).then_some(digest)
     }
 
     /// Whether the block was there, as its digest says.

@@ -346,7 +346,7 @@ fn sync_directory(path: &Utf8Path) -> Result<(), StoreError> {
 }
 
 /// Writes a file of the cache or the workspace whole: temporary file beside it, synchronised, renamed.
-pub(crate) fn write_whole(path: &Utf8Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
+pub fn write_whole(path: &Utf8Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
     use std::os::unix::fs::PermissionsExt;
     let directory = path.parent().unwrap_or(Utf8Path::new("."));
     fs::create_dir_all(directory).map_err(|e| StoreError::io("create directory", directory, e))?;
@@ -363,7 +363,7 @@ pub(crate) fn write_whole(path: &Utf8Path, bytes: &[u8], mode: u32) -> Result<()
 }
 
 /// Reads a small file; none where there is none.
-pub(crate) fn read_whole(path: &Utf8Path) -> Result<Option<Vec<u8>>, StoreError> {
+pub fn read_whole(path: &Utf8Path) -> Result<Option<Vec<u8>>, StoreError> {
     let mut bytes = Vec::new();
     match File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)) {
         Ok(_) => Ok(Some(bytes)),

@@ -9,6 +9,7 @@ use olbake_core::settings::{Schema, did_you_mean};
 use olbake_core::span::Span;
 use olbake_core::stack::{Catalog, EnvironmentName, StackName};
 
+use super::document::RESERVED;
 use super::evaluate::{self, project};
 use super::{Evaluated, StackInputs, order};
 use crate::workspace::Workspace;
@@ -197,6 +198,11 @@ impl Workspace {
     /// The file of a stack's configuration, relative to the workspace, whether it is there or not.
     pub fn configuration_file(&self, stack: &StackName) -> Utf8PathBuf {
         configuration_file(stack)
+    }
+
+    /// Whether a key of a stack's configuration is no setting of its project but olbake's own.
+    pub fn is_own_configuration(key: &str) -> bool {
+        RESERVED.contains(&key)
     }
 
     /// The settings that a project's configuration has.

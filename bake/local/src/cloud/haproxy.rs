@@ -9,8 +9,9 @@ use super::Id;
 use super::balancer::{BalancerSpec, HealthCheck, ListenOn, Member, Members, Mode, SLOTS};
 
 /// The stages of its keeper: the process is started again at once when it ends, and replaced without a gap when it is
-/// told to read its configuration again: the new one takes over the listeners, the old one ends its connections.
-pub(super) const SCRIPT: &str = r#"    exec unshare --pid --fork --kill-child=KILL -- sh "$0" serve
+/// told to read its configuration again: the new one takes over the listeners, the old one ends its connections. A shell
+/// hears no signal that was ignored when it began, as `nohup` has it be: `env` takes that back.
+pub(super) const SCRIPT: &str = r#"    exec unshare --pid --fork --kill-child=KILL -- env --default-signal=HUP sh "$0" serve
     ;;
 serve)
     serve() {

@@ -134,7 +134,7 @@ pub(super) fn ensure(place: &Place, spec: &InstanceSpec) -> Result<Ensured<Insta
     if !runs {
         launch(place, spec, &network, &lock)?;
     } else if !same_limits {
-        group(place, id).apply(spec.limits)?;
+        group(place, id).apply(of_group(spec))?;
     }
     let view = inspect(place, id)?.ok_or_else(|| host_error("the instance vanished"))?;
     Ok(Ensured { change: Change::of(known.is_some(), runs && same_limits), view })
@@ -154,13 +154,13 @@ fn launch(place: &Place, spec: &InstanceSpec, network: &NetworkSpec, lock: &Lock
         hardware: place.hardware_address(Link::Instance, id),
     };
     super::hostlimits::raise()?;
-    group(place, id).ensure(spec.limits)?;
+    group(place, id).ensure(of_group(spec))?;
     let script = match spec.substrate {
         Substrate::Container => prepare_container(place, spec, &address)?,
         Substrate::Vm => super::vm::prepare(place, spec, &address)?,
     };
     let keeper = keeper(place, id);
-    if keeper.start(&script, &group(place, id).prefix(spec.limits), lock)? {
+    if keeper.start(&script, &group(place, id).prefix(of_group(spec)), lock)? {
         return Ok(());
     }
     let console = keeper.console().tail();
@@ -282,6 +282,12 @@ pub(super) fn keeper(place: &Place, id: &Id) -> Keeper {
 
 fn group(place: &Place, id: &Id) -> Group {
     Group::named(machine_name(place, id.as_str()))
+}
+
+/// The limits of its control group. A VM's memory is as large as it is: QEMU takes more than that for itself.
+fn of_group(spec: &InstanceSpec) -> Limits {
+    let memory = spec.limits.memory.filter(|_| spec.substrate == Substrate::Container);
+    Limits { memory, ..spec.limits }
 }
 
 /// Which part of an instance would have to change that cannot.

@@ -15,7 +15,7 @@ use crate::host::{HostCommand, io_error};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// Bytes of memory; a VM has this much, or 1 GiB.
+    /// Bytes of memory; a VM has this much from its next start on, or 1 GiB.
     pub memory: Option<u64>,
     /// Hundredths of a processor.
     pub cpu_percent: Option<u32>,

@@ -153,7 +153,7 @@ fn check(spec: &RecordSpec) -> Result<(), CloudError> {
 fn script(cidr: Cidr) -> String {
     let listen = quoted(&format!("--listen-address={}", cidr.gateway()));
     format!(
-        r#"    exec unshare --pid --fork --kill-child=KILL -- sh "$0" serve
+        r#"    exec unshare --pid --fork --kill-child=KILL -- env --default-signal=HUP sh "$0" serve
     ;;
 serve)
     # One that has just begun is ended by the signal; the next one reads all there is.

@@ -75,7 +75,7 @@ async fn what_somebody_else_made_is_taken_by_import_only() {
             panic!("{kind}: it was taken")
         };
         assert!(message.contains("not this resource's"), "{message}");
-        assert!(help.unwrap().contains("import = \"theirs\""));
+        assert!(help.unwrap().contains("import_id = \"theirs\""));
         assert_eq!(provider.read(&one, &inputs).await.unwrap(), None, "{kind}");
         provider.delete(&one, &inputs).await.unwrap();
 

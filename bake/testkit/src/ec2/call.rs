@@ -1,6 +1,7 @@
 //! A call: what of a request says which service is asked for what.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -10,6 +11,9 @@ use hyper::{Method, Request};
 
 /// Requests that are larger go through as they arrive.
 const WHOLE: u64 = 64 << 20;
+
+/// The bytes of a body that it is told from others by.
+const TOLD_BY: usize = 16 << 10;
 
 /// How a service writes what it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +88,14 @@ impl Call {
         self.parameters.get(name).map(String::as_str)
     }
 
+    /// Says something else than was said, in AWS query.
+    pub(super) fn replace(&mut self, name: &str, value: String) {
+        self.parameters.insert(name.to_owned(), value);
+        let text = form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.parameters).finish();
+        self.head.headers.remove(hyper::header::CONTENT_LENGTH);
+        self.body = Payload::Whole(text.into());
+    }
+
     /// The parameters `NAME.1`, `NAME.2` and so on, also `NAME.member.1`.
     pub(super) fn list(&self, name: &str) -> Vec<&str> {
         let under = |key: &str| {
@@ -117,6 +129,19 @@ impl Call {
         form_urlencoded::parse(query.as_bytes())
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.into_owned())
+    }
+
+    /// What tells a change from others; none for calls that only look.
+    pub(super) fn change(&self) -> Option<u64> {
+        if self.reads() {
+            return None;
+        }
+        // Of large bodies, disks' blocks, the beginning does, with the checksum: reading all would slow the cloud down.
+        let bytes = self.bytes();
+        let told = (self.header("x-amz-checksum"), bytes.len(), &bytes[..bytes.len().min(TOLD_BY)]);
+        let mut hasher = DefaultHasher::new();
+        (self.name(), self.head.uri.to_string(), told).hash(&mut hasher);
+        Some(hasher.finish())
     }
 
     /// Whether it only looks.

@@ -223,6 +223,23 @@ impl TestCloud {
         self.shared.calls.kill_at(number, when)
     }
 
+    /// Kills a process at the n-th call of an action (`ec2:RunInstances`) from now on (from 1), before or after the call
+    /// has its effect.
+    pub fn kill_at_action(&self, action: &str, number: u64, when: When) -> Aim {
+        self.shared.calls.kill_at_action(action, number, when)
+    }
+
+    /// Kills a process at the next call that changes something, before or after it has its effect. A call at which one
+    /// was killed already is passed by when it is made again.
+    pub fn kill_at_change(&self, when: When) -> Aim {
+        self.shared.calls.kill_at_change(when)
+    }
+
+    /// Forgets kills and functions of calls that have not come.
+    pub fn forget_stops(&self) {
+        self.shared.calls.forget();
+    }
+
     /// Calls a function at the n-th call from now on (from 1), before or after the call has its effect; the
     /// client's connection is then cut.
     pub fn at_call(&self, number: u64, when: When, act: impl FnOnce() + Send + 'static) {

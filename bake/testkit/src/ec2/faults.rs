@@ -61,6 +61,11 @@ pub enum FaultKind {
         /// By how much.
         ms: u64,
     },
+    /// Instances that the call starts are told this instead of what they were to be told.
+    UserData {
+        /// What.
+        text: String,
+    },
     /// The snapshot that the call makes stays pending.
     StuckSnapshot,
     /// The snapshot that the call makes is completed later.
@@ -163,6 +168,14 @@ impl Met {
             _ => None,
         });
         Duration::from_millis(slow.sum())
+    }
+
+    /// What the instances that the call starts are told instead.
+    pub(super) fn user_data(&self) -> Option<&str> {
+        self.kinds.iter().find_map(|kind| match kind {
+            FaultKind::UserData { text } => Some(text.as_str()),
+            _ => None,
+        })
     }
 
     /// When the snapshot that the call makes is completed; nothing: never.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,6 +17,9 @@ use super::calls::held;
 use super::error::{CloudError, io_error};
 use super::shared::Shared;
 use super::snapshots::Snapshots;
+
+/// How long an instance waits for its address.
+const PLACE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What moto knows of an instance: `instance_record` of `moto/instances.py`.
 #[derive(Clone, Debug, Deserialize)]
@@ -53,6 +57,8 @@ type Turn = OwnedMutexGuard<Life>;
 
 #[derive(Clone, Default)]
 struct Machine {
+    /// Region and address.
+    place: (String, String),
     volume: Option<String>,
     snapshot: Option<String>,
     life: Arc<AsyncMutex<Life>>,
@@ -95,6 +101,24 @@ impl Machines {
 
     fn machine(&self, id: &str) -> Option<Machine> {
         held(&self.known).get(id).cloned()
+    }
+
+    /// Waits until nobody else has an address: who was terminated has it until the body is gone, and moto gives it to
+    /// others at once.
+    async fn wait_for_place(&self, id: &str, place: &(String, String)) {
+        let others: Vec<Machine> = held(&self.known)
+            .iter()
+            .filter(|(other, machine)| *other != id && machine.place == *place)
+            .map(|(_, machine)| machine.clone())
+            .collect();
+        for machine in others {
+            let since = Instant::now();
+            while since.elapsed() < PLACE_PATIENCE
+                && machine.life.try_lock().map_or(true, |life| matches!(*life, Life::Running(_)))
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
     }
 
     /// The console of an instance that has a body.
@@ -200,6 +224,19 @@ impl Machines {
     }
 }
 
+/// Whether one of these instances was terminated.
+pub(super) async fn ended(shared: &Shared, instances: &[String]) -> Result<bool, CloudError> {
+    if instances.is_empty() {
+        return Ok(false);
+    }
+    let records = shared.moto.record("instances", &json!({})).await?;
+    let lives = |id: &String| {
+        let mut all = records.as_array().into_iter().flatten();
+        all.any(|record| record["id"] == **id && record["state"] != "terminated")
+    };
+    Ok(!instances.iter().all(lives))
+}
+
 /// Makes bodies be as records say, once; what takes long goes on by itself.
 pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), CloudError> {
     if shared.machines.bodies.is_none() {
@@ -212,6 +249,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), CloudError> {
         let machine = {
             let mut known = held(&shared.machines.known);
             let machine = known.entry(record.id.clone()).or_default();
+            machine.place = (record.region.clone(), record.address.clone());
             if record.volume.is_some() {
                 machine.volume.clone_from(&record.volume);
                 machine.snapshot.clone_from(&record.snapshot);
@@ -256,6 +294,7 @@ async fn step(
         "pending" => {
             match shared.machines.body(record, &shared.snapshots).await? {
                 Some(body) => {
+                    shared.machines.wait_for_place(&record.id, &machine.place).await;
                     bodies.start(&body).await?;
                     *turn = Life::Running(Box::new(body));
                 }

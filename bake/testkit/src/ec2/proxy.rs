@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_LENGTH;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::answer::{Answer, Refusal, whole};
@@ -17,8 +20,10 @@ use super::control;
 use super::ebs;
 use super::error::CloudError;
 use super::faults::{FaultKind, Met};
+use super::machines;
 use super::shared::Shared;
 use super::states;
+use super::tokens::Turn;
 
 /// The connection ends, and nothing is answered.
 #[derive(Debug, thiserror::Error)]
@@ -39,21 +44,50 @@ pub(super) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Re
     tokio::spawn(async move { carry_out(&shared, call).await }).await.map_err(|_| Cut::Asked)?
 }
 
-async fn carry_out(shared: &Arc<Shared>, call: Call) -> Result<Answer, Cut> {
-    let number = shared.calls.count(call.name());
+async fn carry_out(shared: &Arc<Shared>, mut call: Call) -> Result<Answer, Cut> {
+    let counted = shared.calls.count(call.name(), call.change());
     let met = shared.faults.meet(&call);
     sleep(met.delay() + Duration::from_millis(shared.faults.behaviour().latency_ms)).await;
-    if shared.calls.reach(number, When::Before).await || met.has(&FaultKind::CutBefore) {
+    if shared.calls.reach(&counted, When::Before).await || met.has(&FaultKind::CutBefore) {
         return Err(Cut::Asked);
     }
     if let Some(refusal) = met.refusal(&call) {
         return Ok(refusal.answer(&call));
     }
+    if let Some(text) = met.user_data() {
+        call.replace("UserData", STANDARD.encode(text));
+    }
+    if let Some(refusal) = unlike_the_model(shared, &call).await {
+        return Ok(refusal.answer(&call));
+    }
     let answer = deliver(shared, call, &met).await;
-    if shared.calls.reach(number, When::After).await || met.has(&FaultKind::CutAfter) {
+    if shared.calls.reach(&counted, When::After).await || met.has(&FaultKind::CutAfter) {
         return Err(Cut::Asked);
     }
     Ok(answer)
+}
+
+/// A refusal of what AWS's published model of the call does not allow. Moto would take much of it.
+async fn unlike_the_model(shared: &Arc<Shared>, call: &Call) -> Option<Refusal> {
+    if !matches!(call.protocol, Protocol::Ec2 | Protocol::Query | Protocol::Json) {
+        return None;
+    }
+    let asked = json!({
+        "service": call.service, "action": call.action, "parameters": call.parameters, "body": call.json(),
+    });
+    let problems = match shared.moto.record("problems", &asked).await {
+        Ok(Value::Array(problems)) => problems,
+        Ok(other) => vec![other],
+        // A call without a model is one that AWS does not have.
+        Err(error) => vec![Value::String(error.to_string())],
+    };
+    let problems: Vec<&str> = problems.iter().filter_map(Value::as_str).collect();
+    if problems.is_empty() {
+        return None;
+    }
+    let message = format!("{} is not as AWS's model of it: {}", call.name(), problems.join("; "));
+    shared.log(&message);
+    Some(Refusal::new("ValidationError", message))
 }
 
 async fn deliver(shared: &Arc<Shared>, call: Call, met: &Met) -> Answer {
@@ -86,9 +120,17 @@ async fn once(shared: &Arc<Shared>, call: &Call, met: &Met) -> Answer {
 async fn in_turn(shared: &Arc<Shared>, call: &Call, met: &Met) -> Result<Answer, CloudError> {
     let turn = shared.tokens.turn(call).await;
     if let Some(known) = turn.as_ref().and_then(|turn| turn.answer(call)) {
+        let started = turn.as_ref().map(Turn::instances).unwrap_or_default();
+        if call.action == "RunInstances" && machines::ended(shared, &started).await? {
+            let message = "The client token is that of a launch whose instance was terminated.";
+            return Ok(Refusal::new("IdempotentInstanceTerminated", message).answer(call));
+        }
         return Ok(known);
     }
     let answer = dispatch(shared, call, met).await?;
+    if answer.status().is_success() {
+        shared.tokens.forget(call);
+    }
     if !matches!(call.protocol, Protocol::Ec2 | Protocol::Ebs) && turn.is_none() {
         return Ok(answer);
     }

@@ -75,6 +75,24 @@ impl Tokens {
     }
 }
 
+impl Tokens {
+    /// Forgets the tokens of what a call removed: who makes it again makes another.
+    pub(super) fn forget(&self, call: &Call) {
+        let (made_by, id) = match (call.service.as_str(), call.action.as_str()) {
+            ("acm", "DeleteCertificate") => ("acm:RequestCertificate", "CertificateArn"),
+            ("secretsmanager", "DeleteSecret") => ("secretsmanager:CreateSecret", "SecretId"),
+            _ => return,
+        };
+        let Some(id) = call.json()[id].as_str().map(str::to_owned) else { return };
+        for (_, slot) in held(&self.slots).iter().filter(|(key, _)| key.contains(made_by)) {
+            let Ok(mut given) = slot.try_lock() else { continue };
+            if given.as_ref().is_some_and(|given| String::from_utf8_lossy(&given.body).contains(&id)) {
+                *given = None;
+            }
+        }
+    }
+}
+
 impl Turn {
     /// What the call is answered if its token was seen.
     pub(super) fn answer(&self, call: &Call) -> Option<Answer> {
@@ -87,6 +105,14 @@ impl Turn {
             return Some(mismatch(call).answer(call));
         }
         Some(Response::from_parts(given.head.clone(), whole(given.body.clone())))
+    }
+
+    /// The instances that the answer to the first call names.
+    pub(super) fn instances(&self) -> Vec<String> {
+        let body = self.slot.as_ref().map(|given| given.body.clone()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&body);
+        let named = text.split("<instanceId>").skip(1);
+        named.filter_map(|rest| Some(rest.split_once('<')?.0.to_owned())).collect()
     }
 
     /// Keeps what the call was answered, if it was done.

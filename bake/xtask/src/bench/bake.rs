@@ -23,16 +23,16 @@ const REPEATS: usize = 5;
 
 pub(super) fn measure(built: &Built) -> Result<Vec<Figure>> {
     let workspace = Workspace::copy("bake")?;
-    let cold = process::run(&mut workspace.olbake(built, &["bake", "web", "--json"]))?;
+    let (cold, cold_megabytes) = process::watched(&mut workspace.olbake(built, &["bake", "web", "--json"]))?;
     let packages = installed(built, &workspace)?;
     let floor = floor(&workspace, &packages)?;
 
     let mut noop = Vec::new();
     let mut noop_megabytes = 0.0_f64;
     for _ in 0..REPEATS {
-        let taken = process::run(&mut workspace.olbake(built, &["bake", "web", "--json"]))?;
-        noop.push(taken.seconds);
-        noop_megabytes = noop_megabytes.max(taken.megabytes);
+        noop.push(process::run(&mut workspace.olbake(built, &["bake", "web", "--json"]))?.seconds);
+        let (_, megabytes) = process::watched(&mut workspace.olbake(built, &["bake", "web", "--json"]))?;
+        noop_megabytes = noop_megabytes.max(megabytes);
     }
 
     let mut change = Vec::new();
@@ -55,7 +55,7 @@ pub(super) fn measure(built: &Built) -> Result<Vec<Figure>> {
         },
         Figure {
             name: "bake.peak.megabytes",
-            value: cold.megabytes,
+            value: cold_megabytes,
             unit: "MB",
             against: "olbake itself during the cold bake".to_owned(),
             target: Target::AtMost(300.0),

@@ -75,22 +75,24 @@ impl<'a> Stack<'a> {
     fn make(planner: &'a Utf8Path, scratch: &Scratch, count: usize) -> Result<Self> {
         let folder = scratch.0.join(count.to_string());
         let mut stack = Self { planner, folder, count, bytes_per_create: 0.0 };
-        stack.bytes_per_create = number(&stack.run("make")?, "bytes_per_create")?;
+        stack.bytes_per_create = number(&process::run(&mut stack.command("make"))?, "bytes_per_create")?;
         Ok(stack)
     }
 
-    fn run(&self, verb: &str) -> Result<Taken> {
+    fn command(&self, verb: &str) -> Command {
         let Self { planner, folder, count, .. } = self;
-        process::run(Command::new(planner).args([verb, folder.as_str(), &count.to_string()]))
+        let mut command = Command::new(planner);
+        command.args([verb, folder.as_str(), &count.to_string()]);
+        command
     }
 
     /// The seconds that a plan takes, and the megabytes of a process that makes one.
     fn preview(&self) -> Result<(f64, f64)> {
         let (mut seconds, mut megabytes) = (Vec::new(), 0.0_f64);
         for _ in 0..REPEATS {
-            let taken = self.run("read")?;
+            let (taken, most) = process::watched(&mut self.command("read"))?;
             seconds.push(number(&taken, "seconds")?);
-            megabytes = megabytes.max(taken.megabytes);
+            megabytes = megabytes.max(most);
         }
         Ok((median(seconds), megabytes))
     }

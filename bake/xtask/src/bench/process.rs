@@ -1,7 +1,7 @@
 //! Runs a command and tells what it took.
 
 use std::io::Read as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -10,14 +10,36 @@ use anyhow::{Context, Result, bail};
 pub(super) struct Taken {
     /// Wall time.
     pub(super) seconds: f64,
-    /// The most memory the process itself had resident (not its children), as its `VmHWM` last said.
-    pub(super) megabytes: f64,
     /// What it wrote.
     pub(super) stdout: String,
 }
 
-/// Runs a command that must succeed.
+/// Runs a command that must succeed. Nothing looks at it while it runs.
 pub(super) fn run(command: &mut Command) -> Result<Taken> {
+    run_with(command, |child, _| Ok(child.wait()?))
+}
+
+/// The same, and the most megabytes the process itself had resident (not its children), as its `VmHWM` last said.
+pub(super) fn watched(command: &mut Command) -> Result<(Taken, f64)> {
+    let mut kilobytes = 0.0_f64;
+    let taken = run_with(command, |child, began| {
+        let status = format!("/proc/{}/status", child.id());
+        loop {
+            kilobytes = kilobytes.max(high_water(&status).unwrap_or(0.0));
+            if let Some(ended) = child.try_wait()? {
+                return Ok(ended);
+            }
+            let pause = if began.elapsed() < Duration::from_secs(1) { 1 } else { 20 };
+            std::thread::sleep(Duration::from_millis(pause));
+        }
+    })?;
+    Ok((taken, kilobytes / 1000.0))
+}
+
+fn run_with(
+    command: &mut Command,
+    wait: impl FnOnce(&mut Child, Instant) -> Result<ExitStatus>,
+) -> Result<Taken> {
     let shown = format!("{command:?}");
     let began = Instant::now();
     let mut child = command
@@ -36,23 +58,15 @@ pub(super) fn run(command: &mut Command) -> Result<Taken> {
         let mut text = String::new();
         stderr.read_to_string(&mut text).map(|_| text)
     });
-    let status = format!("/proc/{}/status", child.id());
-    let mut kilobytes = 0.0_f64;
-    let ended = loop {
-        kilobytes = kilobytes.max(high_water(&status).unwrap_or(0.0));
-        if let Some(ended) = child.try_wait()? {
-            break ended;
-        }
-        let pause = if began.elapsed() < Duration::from_secs(1) { 1 } else { 20 };
-        std::thread::sleep(Duration::from_millis(pause));
-    };
+    let ended = wait(&mut child, began)?;
     let seconds = began.elapsed().as_secs_f64();
     let stdout = hear.join().expect("reading does not panic")?;
     let stderr = complaints.join().expect("reading does not panic")?;
     if !ended.success() {
-        bail!("{shown} failed with {ended}:\n{stderr}");
+        // With `--json` the error is the last of what it wrote.
+        bail!("{shown} failed with {ended}:\n{stderr}{}", stdout.lines().last().unwrap_or_default());
     }
-    Ok(Taken { seconds, megabytes: kilobytes / 1000.0, stdout })
+    Ok(Taken { seconds, stdout })
 }
 
 fn high_water(status: &str) -> Option<f64> {

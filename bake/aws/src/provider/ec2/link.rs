@@ -35,11 +35,9 @@ impl Kind for Peering {
         let peerings = all!("ec2:DescribeVpcPeeringConnections", call);
         let see = |peering: &aws_sdk_ec2::types::VpcPeeringConnection| {
             let stage = peering_stage(peering)?;
-            let pending = peering.status()?.code() == Some(&PeeringState::PendingAcceptance);
             let inputs = json!({
                 "vpc_id": peering.requester_vpc_info().and_then(|vpc| vpc.vpc_id()),
                 "peer_vpc_id": peering.accepter_vpc_info().and_then(|vpc| vpc.vpc_id()),
-                "accepted": !pending,
             });
             Some(sighting(peering.vpc_peering_connection_id(), peering.tags(), inputs)?.at(stage))
         };
@@ -56,7 +54,12 @@ impl Kind for Peering {
 
     async fn settle(&self, aws: &Aws, there: &Sighting, wanted: &Wanted<'_>) -> Result<Settled, Problem> {
         let retagged = retag(aws, there, wanted).await?;
-        if there.inputs.get("accepted") == Some(&json!(true)) {
+        let call = aws.ec2.describe_vpc_peering_connections().vpc_peering_connection_ids(&there.native);
+        let answer = call.send().await.map_err(problem("ec2:DescribeVpcPeeringConnections"))?;
+        let waits = |peering: &aws_sdk_ec2::types::VpcPeeringConnection| {
+            peering.status().and_then(|status| status.code()) == Some(&PeeringState::PendingAcceptance)
+        };
+        if !answer.vpc_peering_connections().iter().any(waits) {
             return Ok(retagged);
         }
         let accept = || async {

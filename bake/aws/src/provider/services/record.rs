@@ -91,7 +91,9 @@ impl Kind for Record {
     async fn look(&self, aws: &Aws, which: Which<'_>) -> Result<Vec<Sighting>, Problem> {
         let mut by_zone: BTreeMap<&str, Vec<&Wanted<'_>>> = BTreeMap::new();
         for wanted in which.wanted() {
-            let zone = wanted.text("zone_id").filter(|zone| zone.starts_with('Z'));
+            // Once it is known: what stands for it until then is no id.
+            let is_id = |zone: &&str| zone.chars().all(|c| c.is_ascii_alphanumeric());
+            let zone = wanted.text("zone_id").filter(is_id);
             if let Some(zone) = zone {
                 by_zone.entry(zone).or_default().push(wanted);
             }

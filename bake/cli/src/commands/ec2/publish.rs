@@ -78,7 +78,7 @@ async fn carry_out(context: &Context, desk: &Desk, publish: &Publish, plan: &Pub
 }
 
 /// An account's number, or the ARN of an organisation or of one of its units.
-fn share(text: &str) -> Result<Share> {
+pub(super) fn share(text: &str) -> Result<Share> {
     let is_account = text.len() == 12 && text.chars().all(|c| c.is_ascii_digit());
     match text {
         _ if is_account => Ok(Share::Account(text.to_owned())),
@@ -176,7 +176,7 @@ fn listener(ui: &Ui) -> Listener {
 
 fn tell(context: &Context, places: &[Place]) {
     if context.ui.json {
-        return context.ui.result("publish", &places);
+        return context.ui.result("publish", &serde_json::json!({ "places": places }));
     }
     let mut table = Table::new(["REGION", "IMAGE", "SNAPSHOT", "NAME"]);
     for Place { region, id, snapshot, name, .. } in places {

@@ -46,7 +46,16 @@ pub(super) fn deploy(args: &DeployArgs, context: &mut Context) -> Result {
     let desk = Desk::open(context)?;
     let expected = args.plan.as_ref().map(|file| read_plan(&context.startup.cwd.join(file))).transpose()?;
     let stack = match &expected {
-        Some(plan) => desk.workspace.stack(plan.stack.as_str())?,
+        Some(plan) => {
+            let stack = desk.workspace.stack(plan.stack.as_str())?;
+            if args.change.stack.stack.is_some() {
+                let asked = desk.choose(&args.change.stack, context)?;
+                if asked != stack {
+                    return Err(CliError::user(format!("the plan is of `{stack}`, not of `{asked}`")));
+                }
+            }
+            stack
+        }
         None => desk.choose(&args.change.stack, context)?,
     };
     let evaluated = desk.evaluate(context, &stack, &args.change.settings)?;

@@ -1,8 +1,10 @@
-//! `olbake config list|set|unset|rotate`: the configuration of a stack, in place.
+//! `olbake config list|set|unset`: the configuration of a stack, in place.
 
+use olbake_core::settings::{Type, did_you_mean};
 use olbake_core::stack::StackName;
 use olbake_engine::edit::{KeyPath, NewValue, TomlFile};
 use olbake_engine::envelope::{DataKey, Header, Identity, KMS, Kind, Work, Wrapping};
+use olbake_lang::Workspace;
 use zeroize::Zeroizing;
 
 use super::super::Context;
@@ -54,6 +56,7 @@ fn set(
     recipients: &[String],
 ) -> Result {
     let path: KeyPath = key.parse()?;
+    must_be_declared(desk, stack, &path, secret)?;
     let mut file = open(desk, stack)?;
     if !secret {
         let value = value.ok_or_else(|| CliError::user("say which value"))?;
@@ -80,6 +83,53 @@ fn set(
     let typed = typed(context, &path)?;
     file.set(&path, NewValue::Secure(key.seal(&path.to_string(), &typed)?))?;
     Ok(file.save()?)
+}
+
+/// The key is a setting of the project, and a secret is only ever written sealed.
+fn must_be_declared(desk: &Desk, stack: &StackName, path: &KeyPath, secret: bool) -> Result {
+    let (first, below) = path.keys().split_first().expect("a path has a key");
+    if Workspace::is_own_configuration(first) {
+        return Ok(());
+    }
+    let schema = desk.workspace.configuration_schema(stack.project())?;
+    let Some(field) = schema.fields.get(first) else {
+        let error = CliError::user(format!("the configuration of `{stack}` has no `{first}`"));
+        return Err(match did_you_mean(first, schema.fields.keys().map(String::as_str)) {
+            Some(help) => error.help(help),
+            None => error,
+        });
+    };
+    let mut types = Vec::new();
+    types_at(&field.ty, below, &mut types);
+    let secrets = types.iter().filter(|ty| matches!(ty, Type::Secret)).count();
+    if !secret && secrets > 0 && secrets == types.len() {
+        let error = format!("`{path}` is a secret, which everyone who reads the file would know");
+        return Err(CliError::user(error).help(format!(
+            "`olbake config set --secret {path}` seals it; the value comes on standard input"
+        )));
+    }
+    if secret && secrets == 0 {
+        return Err(CliError::user(format!("`{path}` is no secret"))
+            .help(format!("`olbake config set {path} VALUE`, or declare it as `secret`")));
+    }
+    Ok(())
+}
+
+/// The types that a value at a place below a value of a type may have.
+fn types_at<'a>(ty: &'a Type, below: &[String], found: &mut Vec<&'a Type>) {
+    match (ty, below) {
+        (Type::Optional(inner), _) => types_at(inner, below, found),
+        (Type::Union(types), _) => types.iter().for_each(|ty| types_at(ty, below, found)),
+        (Type::Map(_, value), [_, below @ ..]) => types_at(value, below, found),
+        (Type::Record(fields), [name, below @ ..]) => {
+            fields
+                .iter()
+                .filter(|field| field.name == *name)
+                .for_each(|field| types_at(&field.ty, below, found));
+        }
+        (ty, []) => found.push(ty),
+        _ => {}
+    }
 }
 
 /// A new key for a stack, wrapped for those who may open it, or for a passphrase.

@@ -100,18 +100,24 @@ fn status(
 /// How often a rollout that somebody else drives is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How many looks a rollout that is over is given to leave the state: its driver does that with its next write.
+const LOOKS_AT_ENDED: u32 = 10;
+
 /// Says what rollouts do until none is under way. What is told is what is journalled: the state alone is read.
 fn follow(desk: &Desk, context: &Context, stack: &StackName, asked: Option<&String>) -> Result {
     let mut told: BTreeMap<ResourceName, Report> = BTreeMap::new();
+    let mut looks_at_ended = 0;
     loop {
         let state = look::applied(desk, stack)?;
         let groups = groups(&state, asked)?;
-        let under_way = |rollout: &Rollout| rollout.outcome().is_none();
-        let open = groups.iter().any(|(_, rollout)| rollout.as_ref().is_some_and(under_way));
+        let rollouts = || groups.iter().filter_map(|(_, rollout)| rollout.as_ref());
+        let under_way = rollouts().any(|rollout| rollout.outcome().is_none());
+        looks_at_ended = if under_way { 0 } else { looks_at_ended + 1 };
+        let last = !under_way && (rollouts().next().is_none() || looks_at_ended > LOOKS_AT_ENDED);
         for (name, rollout) in &groups {
             let Some(report) = rollout.as_ref().map(Rollout::report) else {
                 // One that is over leaves the state: the group says what came of it.
-                if !open && !context.ui.json {
+                if last && !context.ui.json {
                     let group = state.resources.get(*name).and_then(|applied| applied.group.as_ref());
                     context.ui.print(&ui::at_rest(name, group, context.ui.out));
                 }
@@ -127,7 +133,7 @@ fn follow(desk: &Desk, context: &Context, stack: &StackName, asked: Option<&Stri
             }
             told.insert((*name).clone(), report);
         }
-        if !open {
+        if last {
             return Ok(());
         }
         std::thread::sleep(LOOK);

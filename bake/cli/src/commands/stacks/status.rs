@@ -107,7 +107,7 @@ fn rows_of(desk: &Desk, stack: &StackName, viewed: &Viewed<StackState>) -> Resul
             baked: found.map(|version| version.created),
             running,
             size,
-            state: state_of(state, applied, sight, running, size),
+            state: state_of(state, name, applied, sight, running, size),
         });
     }
     Ok(rows)
@@ -124,6 +124,7 @@ fn running_version(applied: &Applied) -> Option<Digest> {
 
 fn state_of(
     state: &StackState,
+    name: &ResourceName,
     applied: &Applied,
     sight: Option<&Sight>,
     running: Option<u64>,
@@ -137,12 +138,14 @@ fn state_of(
     if sight == Some(&Sight::Gone) {
         return "gone";
     }
+    // A call for it was cut short: what others of its stack came to is theirs.
+    let pending = applied.uncertain || state.pending.values().any(|intent| intent.name == *name);
     let refused = applied.group.as_ref().is_some_and(|group| group.refused.is_some());
     match (running, refused) {
         (Some(0), _) if size > 0 => "down",
         (Some(running), _) if running < size => "degraded",
         (_, true) => "rolled back",
-        _ if state.finished.is_none() => "unfinished",
+        _ if pending || applied.group.is_none() => "unfinished",
         _ => "healthy",
     }
 }

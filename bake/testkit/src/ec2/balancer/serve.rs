@@ -93,7 +93,12 @@ impl Serving {
         match self.process.as_ref().filter(|_| runs) {
             None => {
                 self.process = None;
-                let process = HostProcess::start("sh", ["serve.sh"], &self.folder, "haproxy.log");
+                let process = HostProcess::start(
+                    "env",
+                    ["--default-signal=HUP", "sh", "serve.sh"],
+                    &self.folder,
+                    "haproxy.log",
+                );
                 self.process = Some(process.map_err(failed)?);
             }
             Some(process) if self.structure != structure => process.hang_up().map_err(failed)?,

@@ -2,10 +2,13 @@
 
 from common import ACCOUNT, records
 from moto.ec2.models import ec2_backends
-from moto.elbv2.models import FakeTargetGroup, elbv2_backends
+from moto.elbv2.exceptions import DuplicateListenerError, DuplicateLoadBalancerName
+from moto.elbv2.models import ELBv2Backend, FakeTargetGroup, elbv2_backends
 
 RECORDS, record = records()
 HEALTH_FOR = FakeTargetGroup.health_for
+CREATE_LOAD_BALANCER = ELBv2Backend.create_load_balancer
+CREATE_LISTENER = ELBv2Backend.create_listener
 # What was measured: by group and target, a state, a reason and a description.
 MEASURED = {}
 # What a test says, by target.
@@ -32,9 +35,29 @@ def health_for(self, target, ec2_backend):
     return health
 
 
+def create_load_balancer(self, name, security_groups, subnet_ids, *rest, **more):
+    """A name is one load balancer's: moto looks whether an ARN that it has just thought of is there."""
+    for one in self.load_balancers.values():
+        if one.name == name:
+            if sorted(subnet.id for subnet in one.subnets) == sorted(subnet_ids or []):
+                return one
+            raise DuplicateLoadBalancerName()
+    return CREATE_LOAD_BALANCER(self, name, security_groups, subnet_ids, *rest, **more)
+
+
+def create_listener(self, load_balancer_arn, protocol, port, *rest, **more):
+    """A port is one listener's: moto looks for it among ARNs."""
+    balancer = self.load_balancers.get(load_balancer_arn)
+    if balancer and any(str(one.port) == str(port) for one in balancer.listeners.values()):
+        raise DuplicateListenerError()
+    return CREATE_LISTENER(self, load_balancer_arn, protocol, port, *rest, **more)
+
+
 def apply():
     """Changes moto's classes."""
     FakeTargetGroup.health_for = health_for
+    ELBv2Backend.create_load_balancer = create_load_balancer
+    ELBv2Backend.create_listener = create_listener
 
 
 @record

@@ -14,6 +14,7 @@ from moto.elbv2.models import elbv2_backends
 RECORDS, record = records()
 BODIES = os.environ.get("OLBAKE_BODIES") == "1"
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+CREATE_SUBNET = EC2Backend.create_subnet
 RUN = EC2Backend.run_instances
 START, STOP = Instance.start, Instance.stop
 TERMINATE = EC2Backend.terminate_instances
@@ -166,8 +167,18 @@ def stop(self):
     return before
 
 
+def create_subnet(self, vpc_id, *rest, **more):
+    """Only a default network has default subnets: to moto, the first of a zone is one, wherever it is."""
+    subnet = CREATE_SUBNET(self, vpc_id, *rest, **more)
+    if not self.get_vpc(vpc_id).is_default:
+        subnet.default_for_az = False
+        subnet.map_public_ip_on_launch = False
+    return subnet
+
+
 def apply():
     """Changes moto's classes."""
+    EC2Backend.create_subnet = create_subnet
     EC2Backend.run_instances = run_instances
     EC2Backend.terminate_instances = terminate_instances
     Instance.start, Instance.stop = start, stop

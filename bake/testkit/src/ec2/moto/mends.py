@@ -1,12 +1,14 @@
 """What moto's records get wrong and the proxy cannot put right from outside, by topic: images and their snapshots,
-instances, groups, load balancers. `RECORDS` is what the proxy sees and changes besides."""
+instances, groups, load balancers, other services. `RECORDS` is what the proxy sees and changes besides."""
 
 import balancers
 import groups
 import images
 import instances
+import models
+import services
 
-RECORDS = balancers.RECORDS | images.RECORDS | instances.RECORDS | groups.RECORDS
+RECORDS = balancers.RECORDS | images.RECORDS | instances.RECORDS | groups.RECORDS | models.RECORDS
 
 
 def apply():
@@ -15,3 +17,4 @@ def apply():
     instances.apply()
     groups.apply()
     balancers.apply()
+    services.apply()
