@@ -87,11 +87,7 @@ impl Subnet {
 
     /// Has a machine be given its address when it asks; returns how its link to the bridge is to be called.
     pub(super) fn connect(&self, address: Ipv4Addr, name: &str) -> Result<String, MachineError> {
-        // dnsmasq reads what is moved there.
-        let (new, file) = (self.folder.join("host.new"), self.folder.join(HOSTS).join(address.to_string()));
-        let line = format!("{},{address},{name}\n", Self::hardware_address(address));
-        fs::write(&new, line).map_err(io_error("cannot write", &new))?;
-        fs::rename(&new, &file).map_err(io_error("cannot write", &file))?;
+        announce(&self.folder, address, name)?;
         Ok(format!("obv{:08x}", address.to_bits()))
     }
 }
@@ -101,6 +97,15 @@ impl Drop for Subnet {
         // The next holder would remove it too.
         remove_link(&self.bridge).ok();
     }
+}
+
+/// Tells dnsmasq, which reads what is moved into its folder, of a machine. Machines start at the same time.
+fn announce(folder: &Utf8Path, address: Ipv4Addr, name: &str) -> Result<(), MachineError> {
+    let (new, file) =
+        (folder.join(format!("host-{address}.new")), folder.join(HOSTS).join(address.to_string()));
+    let line = format!("{},{address},{name}\n", Subnet::hardware_address(address));
+    fs::write(&new, line).map_err(io_error("cannot write", &new))?;
+    fs::rename(&new, &file).map_err(io_error("cannot write", &file))
 }
 
 /// Removes bridges whose holders no longer run.
@@ -244,4 +249,38 @@ fn ours<T>(result: Result<T, CloudError>) -> Result<T, MachineError> {
         CloudError::Host(error) => error,
         error => host_error(error.to_string()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on is to end")]
+
+    use super::*;
+
+    #[test]
+    fn machines_that_start_together_are_all_announced() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Utf8Path::from_path(folder.path()).unwrap();
+        make_folder(&folder.join(HOSTS)).unwrap();
+        let together = std::sync::Barrier::new(8);
+        thread::scope(|scope| {
+            for last in 2..10 {
+                let together = &together;
+                scope.spawn(move || {
+                    together.wait();
+                    for third in 0..100 {
+                        announce(folder, Ipv4Addr::new(10, 0, third, last), &format!("web-{third}-{last}"))
+                            .unwrap();
+                    }
+                });
+            }
+        });
+        for (third, last) in (0..100).flat_map(|third| (2..10).map(move |last| (third, last))) {
+            let line = fs::read_to_string(folder.join(HOSTS).join(format!("10.0.{third}.{last}"))).unwrap();
+            assert_eq!(
+                line,
+                format!("06:ec:0a:00:{third:02x}:{last:02x},10.0.{third}.{last},web-{third}-{last}\n")
+            );
+        }
+    }
 }
