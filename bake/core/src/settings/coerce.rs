@@ -114,7 +114,14 @@ impl Type {
             Self::Float => return Ok(Value::from(number.as_f64().unwrap_or_default())),
             _ => false,
         };
-        if fine { Ok(value.clone()) } else { Err(vec![self.mismatch(value)]) }
+        let decimal = number.as_u64().and_then(|bits| text::decimal_mode(bits.try_into().ok()?));
+        match decimal {
+            Some(meant) if *self == Self::Mode => {
+                Err(vec![Problem { help: Some(text::octal_help(meant)), ..self.mismatch(value) }])
+            }
+            _ if fine => Ok(value.clone()),
+            _ => Err(vec![self.mismatch(value)]),
+        }
     }
 
     fn text(&self, written: &str) -> Result<Value, text::Expected> {
@@ -280,6 +287,7 @@ mod tests {
     fn every_fault_is_reported_with_its_place() {
         check(&Type::Int, json!("5"), Err(": expected a whole number, found `\"5\"`"));
         check(&Type::Str, json!(5), Err(": expected text, found `5`"));
+        check(&Type::Mode, json!(644), Err(": expected permission bits such as `0o644`, found `644`"));
         check(
             &Type::List(Box::new(Type::Port)),
             json!([80, 0, "x"]),

@@ -21,4 +21,5 @@ pub use reference::{json_schema, markdown};
 pub use schema::{Constraints, Field, Schema};
 pub use suggest::{did_you_mean, nearest};
 pub(crate) use text::duration as duration_milliseconds;
+pub use text::{decimal_mode, octal_help};
 pub use types::{RecordField, Type};

@@ -84,6 +84,22 @@ pub(super) fn mode(text: &str) -> Result<u32, Expected> {
         .ok_or("permission bits in octal, such as `0o644`")
 }
 
+/// What was most likely meant by bits that were written as a decimal number: `0o644` by 644, which is `0o1204`. Bits
+/// make sense where a group may do no more than the owner, and everybody no more than the group.
+pub fn decimal_mode(bits: u32) -> Option<u32> {
+    let sensible = |bits: u32| {
+        let [owner, group, others] = [bits >> 6 & 7, bits >> 3 & 7, bits & 7];
+        owner & group == group && group & others == others
+    };
+    let meant = mode(&bits.to_string()).ok()?;
+    (bits > 7 && sensible(meant) && !sensible(bits)).then_some(meant)
+}
+
+/// How permission bits are to be written.
+pub fn octal_help(bits: u32) -> String {
+    format!("permission bits are octal: write `\"0{bits:o}\"` or `0o{bits:o}`")
+}
+
 /// A length of time, in milliseconds.
 pub(crate) fn duration(text: &str) -> Result<u64, Expected> {
     const EXPECTED: Expected = "a length of time, such as `90s` or `1h30m`";
@@ -170,5 +186,19 @@ mod tests {
         assert_eq!(mode("0o640"), Ok(0o640));
         assert_eq!(mode("0640"), Ok(0o640));
         assert!(mode("99").is_err() && mode("17777").is_err() && mode("0o").is_err());
+    }
+
+    #[test]
+    fn modes_that_were_written_in_decimal_are_told() {
+        for written in [644, 755, 600, 640, 700, 750, 440, 1777, 2755] {
+            let meant = u32::from_str_radix(&written.to_string(), 8).ok();
+            assert_eq!(decimal_mode(written), meant, "{written}");
+        }
+        for octal in [
+            0, 0o7, 0o444, 0o600, 0o640, 0o644, 0o664, 0o700, 0o701, 0o705, 0o711, 0o755, 0o1777, 0o2775,
+            0o4755,
+        ] {
+            assert_eq!(decimal_mode(octal), None, "{octal:o}");
+        }
     }
 }
