@@ -19,13 +19,8 @@ pub(crate) fn check(workspace: &Workspace, inputs: &Inputs, misnamed: &Diagnosti
     for image in workspace.images() {
         found.extend(workspace.image(&image.image).err().into_iter().flat_map(|problems| problems.0));
     }
-    let planner = match Planner::new(workspace, inputs) {
-        Ok(planner) => planner,
-        Err(problems) => {
-            found.extend(problems.0);
-            return unique(found);
-        }
-    };
+    let planner = Planner::new(workspace, inputs);
+    found.extend(planner.problems.iter().cloned());
     for (_, planned) in planner.plan_all(&workspace.images()) {
         match planned {
             Ok(planned) => found.extend(planned.warnings.0),

@@ -4,8 +4,11 @@ use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 
 use olbake_core::diagnostic::Diagnostic;
+use olbake_core::settings::nearest;
 use olbake_core::span::Span;
 use starlark::codemap::FileSpan;
+
+use crate::values::STAND_IN;
 
 /// The most calls and loop turns of one evaluation.
 pub(crate) const STEP_LIMIT: u64 = 1_000_000;
@@ -125,6 +128,24 @@ fn raised(kind: &starlark::ErrorKind) -> Option<&Raised> {
     }
 }
 
+/// Whether an error only follows from a call that was refused, of which something was said already.
+pub(crate) fn follows(problem: &Diagnostic) -> bool {
+    problem.message.contains(&format!("`{STAND_IN}`"))
+}
+
+/// A name that nothing defines.
+pub(crate) fn not_found<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Diagnostic {
+    let mut problem = Diagnostic::error("unknown-name", format!("variable `{name}` not found"));
+    problem.help = match name {
+        "print" => Some(NO_PRINT.to_owned()),
+        _ => nearest(name, known).map(|known| format!("did you mean `{known}`?")),
+    };
+    problem
+}
+
+/// Recipes have no output.
+const NO_PRINT: &str = "a recipe prints nothing: to see a value, end the evaluation with `fail(repr(value))`";
+
 /// The interpreter's words as ours: a fragment, and its suggestion as help.
 fn reworded(kind: &str, message: &str) -> Diagnostic {
     if message.contains("ticks has been exceeded") {
@@ -147,7 +168,8 @@ fn reworded(kind: &str, message: &str) -> Diagnostic {
         None => (message, None),
     };
     let mut diagnostic = Diagnostic::error(kind, lower_first(message));
-    diagnostic.help = suggestion;
+    let prints = kind == "unknown-name" && message.contains("`print`");
+    diagnostic.help = if prints { Some(NO_PRINT.to_owned()) } else { suggestion };
     diagnostic
 }
 

@@ -22,9 +22,9 @@ pub(crate) struct Finished {
     pub(crate) upgrade: Vec<Operation>,
 }
 
-/// Finishes the drafts of one component.
-pub(crate) fn finish(component: &ComponentName, mut drafts: Vec<Draft>) -> Result<Finished, Vec<Diagnostic>> {
-    let order = order(&mut drafts)?;
+/// Finishes the drafts of one component, and says what is wrong with its packages.
+pub(crate) fn finish(component: &ComponentName, mut drafts: Vec<Draft>) -> (Finished, Vec<Diagnostic>) {
+    let (order, problems) = order(&mut drafts);
     let mut numbers: BTreeMap<Phase, usize> = BTreeMap::new();
     let mut ids: Vec<Option<OperationId>> = vec![None; drafts.len()];
     for index in &order.sequence {
@@ -52,7 +52,7 @@ pub(crate) fn finish(component: &ComponentName, mut drafts: Vec<Draft>) -> Resul
             finished.operations.push(operation);
         }
     }
-    Ok(finished)
+    (finished, problems)
 }
 
 /// The order of a layer.
@@ -64,7 +64,7 @@ struct Order {
 }
 
 /// Orders by phase, and makes one transaction of all packages that are asked for in the same way.
-fn order(drafts: &mut [Draft]) -> Result<Order, Vec<Diagnostic>> {
+fn order(drafts: &mut [Draft]) -> (Order, Vec<Diagnostic>) {
     let mut sequence: Vec<usize> = (0..drafts.len()).collect();
     sequence.sort_by_key(|index| drafts[*index].phase);
     let mut merged = BTreeMap::new();
@@ -84,7 +84,7 @@ fn order(drafts: &mut [Draft]) -> Result<Order, Vec<Diagnostic>> {
     }
     sequence.retain(|index| !merged.contains_key(index));
     sequence.sort_by_key(|index| drafts[*index].phase);
-    if problems.is_empty() { Ok(Order { sequence, merged }) } else { Err(problems) }
+    (Order { sequence, merged }, problems)
 }
 
 /// Package calls that can share a transaction: same flags, and none waits for an operation of the recipe.

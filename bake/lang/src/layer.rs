@@ -85,8 +85,21 @@ impl<'v> Functions<'v> {
     }
 }
 
+/// What is wrong with a use of a component, and what it comes to besides.
+pub(crate) struct Failed {
+    pub(crate) problems: Vec<Diagnostic>,
+    /// The operations with which nothing is wrong, where there are any: others may be at odds with them.
+    pub(crate) rest: Option<LayerDraft>,
+}
+
+impl From<Vec<Diagnostic>> for Failed {
+    fn from(problems: Vec<Diagnostic>) -> Self {
+        Self { problems, rest: None }
+    }
+}
+
 /// Runs a component's functions.
-pub(crate) fn evaluate(used: Use<'_>) -> Result<LayerDraft, Vec<Diagnostic>> {
+pub(crate) fn evaluate(used: Use<'_>) -> Result<LayerDraft, Failed> {
     let Use { component, values, secrets, facts, sources, span } = used;
     let recording = Recording {
         folder: component.folder.clone(),
@@ -104,6 +117,7 @@ pub(crate) fn evaluate(used: Use<'_>) -> Result<LayerDraft, Vec<Diagnostic>> {
         recording: Some(recording),
         stack: None,
         judging: None,
+        problems: RefCell::default(),
     };
     let run = |module: Module<'_>| {
         let mut eval = Evaluator::new(&module);
@@ -115,13 +129,11 @@ pub(crate) fn evaluate(used: Use<'_>) -> Result<LayerDraft, Vec<Diagnostic>> {
     let outcome =
         fault::guarded(&session.file, || Module::with_temp_heap(run)).map_err(|problem| vec![problem])?;
     let (settings, computed) = outcome?;
-    let Some(recording) = session.recording else { return Err(Vec::new()) };
-    let problems = recording.problems.into_inner();
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let finished = finish::finish(&component.name, recording.drafts.into_inner())?;
-    Ok(LayerDraft {
+    let Some(recording) = session.recording else { return Err(Vec::new().into()) };
+    let (finished, conflicts) = finish::finish(&component.name, recording.drafts.into_inner());
+    let mut problems = recording.problems.into_inner();
+    problems.extend(conflicts);
+    let draft = LayerDraft {
         operations: finished.operations,
         overriding: finished.overriding,
         foreign: finished.foreign,
@@ -131,7 +143,8 @@ pub(crate) fn evaluate(used: Use<'_>) -> Result<LayerDraft, Vec<Diagnostic>> {
         read: settings.read(),
         computed,
         asked_for_image: facts.asked_for_image.load(Ordering::Relaxed),
-    })
+    };
+    if problems.is_empty() { Ok(draft) } else { Err(Failed { problems, rest: Some(draft) }) }
 }
 
 struct Runner<'a> {
@@ -178,7 +191,11 @@ impl Runner<'_> {
                     fault::definition(&session.file, &text, function.function_name().unwrap_or_default())
                 });
                 let place = place.or_else(|| self.component.declaration.span.clone());
-                recording.problems.borrow_mut().push(fault::diagnose_at(error, place));
+                let problem = fault::diagnose_at(error, place);
+                recording
+                    .problems
+                    .borrow_mut()
+                    .extend(Some(problem).filter(|problem| !fault::follows(problem)));
             }
         }
         Ok((settings, computed))

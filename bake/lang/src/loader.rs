@@ -1,7 +1,7 @@
 //! Files of recipes, each evaluated once and frozen.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use camino::Utf8Path;
@@ -10,6 +10,7 @@ use olbake_core::secret;
 use olbake_core::span::Span;
 use olbake_core::stack::Catalog;
 use olbake_core::stack::value::{REFERENCE_END, REFERENCE_START};
+use starlark::analysis::AstModuleLint as _;
 use starlark::environment::{FrozenModule, Globals, GlobalsBuilder, LibraryExtension, Module};
 use starlark::eval::{Evaluator, FileLoader};
 use starlark::syntax::{AstModule, Dialect, DialectTypes};
@@ -17,6 +18,7 @@ use starlark::values::OwnedFrozenValue;
 
 use crate::declare::Declared;
 use crate::fault::{self, STEP_LIMIT};
+use crate::plan::unique;
 use crate::session::Session;
 use crate::sources::Sources;
 use crate::{declare, ops, rewrite, stack, types};
@@ -63,6 +65,8 @@ pub(crate) struct Loaded {
 }
 
 type Outcome = Result<Arc<Loaded>, Diagnostics>;
+/// Files that are being evaluated, outermost first, each with the `load` that leads on from it.
+type Above = Vec<(String, Option<Span>)>;
 
 /// Loads files, each once.
 pub(crate) struct Loader {
@@ -98,51 +102,68 @@ impl Loader {
         self.load_below(file, &mut Vec::new())
     }
 
-    fn load_below(&self, file: &str, above: &mut Vec<String>) -> Outcome {
+    fn load_below(&self, file: &str, above: &mut Above) -> Outcome {
         let known = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(file).cloned();
         if let Some(known) = known {
             return known;
         }
-        above.push(file.to_owned());
+        above.push((file.to_owned(), None));
         let outcome = self.evaluate(file, above).map(Arc::new);
         above.pop();
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), outcome.clone());
         outcome
     }
 
-    fn evaluate(&self, file: &str, above: &mut Vec<String>) -> Result<Loaded, Diagnostics> {
+    fn evaluate(&self, file: &str, above: &mut Above) -> Result<Loaded, Diagnostics> {
         let text = self.sources.read(file).map_err(|reason| Diagnostic::error("missing-file", reason))?;
         if let Some(problem) = forged_marker(file, &text) {
             return Err(problem.into());
         }
-        let ast = AstModule::parse(file, rewrite::map_types(&text), &DIALECT).map_err(fault::diagnose)?;
+        let ast = self.parse(file, &text)?;
         let mut modules = HashMap::new();
+        let mut problems = Vec::new();
         for load in ast.loads() {
-            let at = fault::span(&load.span);
-            let target = resolve_load(file, load.module_id).ok_or_else(|| {
-                Diagnostic::error("load", format!("`{}` is not a file of the workspace", load.module_id))
-                    .at(at.clone())
-            })?;
-            if let Some(start) = above.iter().position(|other| *other == target) {
-                let circle: Vec<&str> =
-                    above[start..].iter().map(String::as_str).chain([target.as_str()]).collect();
-                let text = format!("files load each other in a circle: {}", circle.join(" → "));
-                return Err(Diagnostic::error("load", text).at(at).into());
+            match self.module(file, load.module_id, &fault::span(&load.span), above) {
+                Ok(module) => drop(modules.insert(load.module_id.to_owned(), module)),
+                Err(found) => problems.extend(found.0),
             }
-            let loaded = self.load_below(&target, above).map_err(|mut problems| {
-                problems
-                    .0
-                    .iter_mut()
-                    .filter(|problem| problem.span.is_none())
-                    .for_each(|problem| problem.span = Some(at.clone()));
-                problems
-            })?;
-            modules.insert(load.module_id.to_owned(), loaded.module.clone());
         }
-        self.run(file, ast, Modules(modules)).map_err(Diagnostics::from)
+        if problems.is_empty() { self.run(file, ast, Modules(modules)) } else { Err(unique(problems)) }
     }
 
-    fn run(&self, file: &str, ast: AstModule, modules: Modules) -> Result<Loaded, Diagnostic> {
+    fn parse(&self, file: &str, text: &str) -> Result<AstModule, Diagnostic> {
+        AstModule::parse(file, rewrite::map_types(text), &DIALECT).map_err(fault::diagnose)
+    }
+
+    /// The module that a file loads at `at`.
+    fn module(
+        &self,
+        file: &str,
+        id: &str,
+        at: &Span,
+        above: &mut Above,
+    ) -> Result<FrozenModule, Diagnostics> {
+        let target = resolve_load(file, id).ok_or_else(|| {
+            Diagnostic::error("load", format!("`{id}` is not a file of the workspace")).at(at.clone())
+        })?;
+        if let Some((_, place)) = above.last_mut() {
+            *place = Some(at.clone());
+        }
+        if let Some(start) = above.iter().position(|(other, _)| *other == target) {
+            return Err(circle(&above[start..]).into());
+        }
+        let loaded = self.load_below(&target, above).map_err(|mut problems| {
+            problems
+                .0
+                .iter_mut()
+                .filter(|problem| problem.span.is_none())
+                .for_each(|problem| problem.span = Some(at.clone()));
+            problems
+        })?;
+        Ok(loaded.module.clone())
+    }
+
+    fn run(&self, file: &str, ast: AstModule, modules: Modules) -> Result<Loaded, Diagnostics> {
         let session = Session {
             sources: Arc::clone(&self.sources),
             file: file.to_owned(),
@@ -150,6 +171,7 @@ impl Loader {
             recording: None,
             stack: None,
             judging: None,
+            problems: RefCell::default(),
         };
         let evaluate = |module: Module<'_>| -> Result<FrozenModule, Diagnostic> {
             {
@@ -163,10 +185,47 @@ impl Loader {
             }
             module.freeze().map_err(|error| Diagnostic::error("recipe", error.err_msg))
         };
-        let module = fault::guarded(file, || Module::with_temp_heap(evaluate))??;
-        let functions = module.owned_extra_value();
-        Ok(Loaded { module, declared: session.declared.into_inner(), functions })
+        let outcome = fault::guarded(file, || Module::with_temp_heap(evaluate)).and_then(|outcome| outcome);
+        let mut problems = session.problems.take();
+        match outcome {
+            Ok(module) if problems.is_empty() => {
+                let functions = module.owned_extra_value();
+                return Ok(Loaded { module, declared: session.declared.into_inner(), functions });
+            }
+            Ok(_) => {}
+            Err(last) if last.code == "unknown-name" => problems.extend(self.undefined(file, last)),
+            Err(last) => problems.extend(Some(last).filter(|last| !fault::follows(last))),
+        }
+        Err(Diagnostics(problems))
     }
+
+    /// Every name of a file that nothing defines: the interpreter says only the first.
+    fn undefined(&self, file: &str, first: Diagnostic) -> Vec<Diagnostic> {
+        let Some(ast) = self.sources.text(file).and_then(|text| self.parse(file, &text).ok()) else {
+            return vec![first];
+        };
+        let known: HashSet<String> = self.globals.names().map(|name| name.as_str().to_owned()).collect();
+        let mut seen = HashSet::new();
+        let mut problems = vec![first];
+        for lint in ast.lint(Some(&known)).into_iter().filter(|lint| lint.short_name == "using-undefined") {
+            let (name, place) = (lint.original, fault::span(&lint.location));
+            let is_first = problems[0].span.as_ref() == Some(&place);
+            if seen.insert(name.clone()) && !is_first && !problems[0].message.contains(&format!("`{name}`")) {
+                problems.push(fault::not_found(&name, known.iter().map(String::as_str)).at(place));
+            }
+        }
+        problems
+    }
+}
+
+/// Files that load each other in a circle. From whichever of them one comes to it, it is the same circle.
+fn circle(chain: &[(String, Option<Span>)]) -> Diagnostic {
+    let start = chain.iter().enumerate().min_by_key(|(_, (file, _))| file).map_or(0, |(index, _)| index);
+    let (before, after) = chain.split_at(start);
+    let files: Vec<&str> =
+        after.iter().chain(before).chain(&after[..1]).map(|(file, _)| file.as_str()).collect();
+    let text = format!("files load each other in a circle: {}", files.join(" → "));
+    Diagnostic::error("load", text).at(chain[start].1.clone())
 }
 
 /// The file that a `load` names: `//lib/x.star`, or `x.star` beside the file.

@@ -21,7 +21,7 @@ use serde_json::Value as Json;
 
 use crate::conflict::Claims;
 use crate::declare::{BaseDeclaration, GivenInRecipe, ImageDeclaration, UseDeclaration};
-use crate::layer::{self, Component, LayerDraft, Use};
+use crate::layer::{self, Component, Failed, LayerDraft, Use};
 use crate::values::Facts;
 use crate::workspace::{Inputs, Planned, Workspace};
 
@@ -36,6 +36,8 @@ pub(crate) struct Planner<'a> {
     environment: Variables,
     dotenv: Variables,
     sets: Vec<SetOption>,
+    /// What is wrong with the inputs: no image can be planned, yet each says what else is wrong.
+    pub(crate) problems: Vec<Diagnostic>,
     images: Mutex<HashMap<ImageRef, Outcome>>,
     layers: Mutex<HashMap<LayerKey, Arc<LayerDraft>>>,
     versions: Mutex<HashMap<String, Result<Option<Digest>, String>>>,
@@ -50,14 +52,12 @@ struct Root {
 
 impl<'a> Planner<'a> {
     /// Reads the inputs; what is wrong with them is wrong for every image.
-    pub(crate) fn new(workspace: &'a Workspace, inputs: &'a Inputs) -> Result<Self, Diagnostics> {
-        let mut problems = Vec::new();
+    pub(crate) fn new(workspace: &'a Workspace, inputs: &'a Inputs) -> Self {
         let environment = inputs.environment.iter().map(|(name, value)| (name.clone(), value.clone(), None));
-        let (entries, wrong) = match &inputs.dotenv {
+        let (entries, mut problems) = match &inputs.dotenv {
             Some((file, text)) => parse_dotenv(file, text),
             None => (Vec::new(), Vec::new()),
         };
-        problems.extend(wrong);
         let mut sets = Vec::new();
         for written in &inputs.sets {
             match SetOption::parse(written).and_then(|set| known_places(workspace, set)) {
@@ -65,10 +65,7 @@ impl<'a> Planner<'a> {
                 Err(problem) => problems.push(problem),
             }
         }
-        if !problems.is_empty() {
-            return Err(Diagnostics(problems));
-        }
-        Ok(Self {
+        Self {
             workspace,
             inputs,
             environment: Variables::new(environment),
@@ -76,11 +73,12 @@ impl<'a> Planner<'a> {
                 entries.into_iter().map(|entry| (entry.name, entry.value, Some(entry.span))),
             ),
             sets,
+            problems,
             images: Mutex::default(),
             layers: Mutex::default(),
             versions: Mutex::default(),
             read: Mutex::default(),
-        })
+        }
     }
 
     /// Plans images in parallel, bases first, so that no two threads plan one base.
@@ -116,10 +114,26 @@ impl<'a> Planner<'a> {
     }
 
     fn plan_anew(&self, image: &ImageRef) -> Result<Planned, Diagnostics> {
+        let outcome = self.plan_as_given(image);
+        if self.problems.is_empty() {
+            return outcome;
+        }
+        // What an input that cannot be read would have given is missing, and rules may miss it.
+        let follows = |problem: &Diagnostic| matches!(&*problem.code, "missing-setting" | "settings-rule");
+        let found = outcome.err().map_or_else(Vec::new, |found| found.0);
+        let others = found.into_iter().filter(|problem| !follows(problem));
+        Err(unique(self.problems.iter().cloned().chain(others).collect()))
+    }
+
+    fn plan_as_given(&self, image: &ImageRef) -> Result<Planned, Diagnostics> {
         let declaration = self.declaration(image, None)?;
         let root = self.root(image)?;
-        let (base, below) = self.base(&declaration)?;
-        Imaging::new(self, image, &declaration, root, base, below).plan()
+        let (base, below, problems) = match self.base(&declaration) {
+            Ok((base, below)) => (base, below, Vec::new()),
+            // Whatever is wrong below, what is wrong here can be said too.
+            Err(problems) => (unplanned(image), None, problems.0),
+        };
+        Imaging { problems, ..Imaging::new(self, image, &declaration, root, base, below) }.plan()
     }
 
     /// An image's declaration, with its variant known to exist.
@@ -148,7 +162,7 @@ impl<'a> Planner<'a> {
         let (mut current, mut used) = (image.clone(), None);
         loop {
             if let Some(start) = chain.iter().position(|(known, _)| known.image == current.image) {
-                return Err(circle(&chain[start..], &current).into());
+                return Err(circle(&chain[start..]).into());
             }
             let declaration = self.declaration(&current, used.as_ref())?;
             chain.push((current.clone(), declaration.base_span.clone()));
@@ -196,7 +210,7 @@ impl<'a> Planner<'a> {
         facts: Facts,
         image: &ImageRef,
         span: Option<Span>,
-    ) -> Result<Arc<LayerDraft>, Vec<Diagnostic>> {
+    ) -> Result<Arc<LayerDraft>, Failed> {
         let values = values(component, resolved);
         let digest = digest(&values, &facts);
         let name = &component.name;
@@ -219,6 +233,11 @@ impl<'a> Planner<'a> {
         layers.insert((name.clone(), digest, owner), Arc::clone(&draft));
         Ok(draft)
     }
+}
+
+/// Stands for a base that cannot be planned; nothing that is made of it is kept.
+fn unplanned(image: &ImageRef) -> Base {
+    Base::Image { image: image.clone(), key: Digest::of(b"") }
 }
 
 /// Refuses `--set` for images and components that do not exist.
@@ -244,9 +263,12 @@ fn known_places(workspace: &Workspace, set: SetOption) -> Result<SetOption, Diag
     Ok(set)
 }
 
-fn circle(chain: &[(ImageRef, Option<Span>)], again: &ImageRef) -> Diagnostic {
+/// Images that are based on each other. From whichever of them one comes to it, it is the same circle.
+fn circle(chain: &[(ImageRef, Option<Span>)]) -> Diagnostic {
+    let start = chain.iter().enumerate().min_by_key(|(_, (image, _))| image).map_or(0, |(index, _)| index);
+    let chain: Vec<_> = chain[start..].iter().chain(&chain[..start]).collect();
     let names: Vec<String> =
-        chain.iter().map(|(image, _)| image.to_string()).chain([again.to_string()]).collect();
+        chain.iter().chain(&chain[..1]).map(|(image, _)| image.image.to_string()).collect();
     let mut problem = Diagnostic::error(
         "image-cycle",
         format!("images are based on each other in a circle: {}", names.join(" → ")),
@@ -292,6 +314,8 @@ struct Imaging<'p, 'a> {
     below: Option<Arc<Planned>>,
     problems: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
+    /// What the components come to, in their order; of those with problems, what is left.
+    drafts: Vec<Arc<LayerDraft>>,
     secrets: BTreeMap<SecretId, Secret>,
     payloads: BTreeMap<Digest, Payload>,
     inline: BTreeMap<Digest, Arc<[u8]>>,
@@ -315,6 +339,7 @@ impl<'p, 'a> Imaging<'p, 'a> {
             below,
             problems: Vec::new(),
             warnings: Vec::new(),
+            drafts: Vec::new(),
             secrets: BTreeMap::new(),
             payloads: BTreeMap::new(),
             inline: BTreeMap::new(),
@@ -326,7 +351,6 @@ impl<'p, 'a> Imaging<'p, 'a> {
         self.check_sets();
         let used = self.components();
         let mut layers = Vec::with_capacity(used.len());
-        let mut drafts = Vec::with_capacity(used.len());
         let mut checks = self.below.as_ref().map_or_else(Vec::new, |below| below.plan.checks.clone());
         let mut parent = key::base(self.architecture(), &self.base);
         let mut upgrade = self.below.as_ref().map_or_else(Vec::new, |below| below.plan.upgrade.clone());
@@ -341,9 +365,8 @@ impl<'p, 'a> Imaging<'p, 'a> {
                 upgrade.push(Checks { component: component.name.clone(), operations });
             }
             layers.push(layer);
-            drafts.push(draft);
         }
-        self.problems.extend(self.conflicts(&layers, &drafts));
+        self.problems.extend(self.conflicts());
         if !self.problems.is_empty() {
             return Err(unique(self.problems));
         }
@@ -442,11 +465,13 @@ impl<'p, 'a> Imaging<'p, 'a> {
         };
         let draft = match self.planner.layer(component, &resolved, facts, self.image, used.span.clone()) {
             Ok(draft) => draft,
-            Err(problems) => {
+            Err(Failed { problems, rest }) => {
                 self.problems.extend(problems);
+                self.drafts.extend(rest.map(Arc::new));
                 return None;
             }
         };
+        self.drafts.push(Arc::clone(&draft));
         self.take_secrets(&draft, &resolved);
         for (digest, stored) in &draft.payloads {
             self.payloads.entry(*digest).or_insert_with(|| stored.payload.clone());
@@ -526,18 +551,20 @@ impl<'p, 'a> Imaging<'p, 'a> {
         }
     }
 
-    fn conflicts(&self, layers: &[Layer], drafts: &[Arc<LayerDraft>]) -> Vec<Diagnostic> {
+    fn conflicts(&self) -> Vec<Diagnostic> {
         let further_down = self.below.as_ref().map_or_else(Vec::new, |below| self.bases_of(&below.plan));
         let mut claims = Claims::default();
         for planned in self.below.iter().chain(&further_down) {
             claims.below(&planned.plan);
         }
         let mut problems = Vec::new();
-        for (layer, draft) in layers.iter().zip(drafts) {
-            for (operation, overriding) in layer.operations.iter().zip(&draft.overriding) {
+        // What was refused may write the path that another operation follows.
+        let complete = self.problems.is_empty();
+        for draft in &self.drafts {
+            for (operation, overriding) in draft.operations.iter().zip(&draft.overriding) {
                 problems.extend(claims.add(operation, *overriding));
             }
-            for (path, span) in &draft.foreign {
+            for (path, span) in draft.foreign.iter().filter(|_| complete) {
                 problems.extend(claims.unknown_path(path, span.as_ref()));
             }
         }

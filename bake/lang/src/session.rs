@@ -17,6 +17,7 @@ use starlark::any::ProvidesStaticType;
 
 use crate::builtin::Step;
 use crate::declare::Declared;
+use crate::fault;
 use crate::sources::Sources;
 use crate::stack::{Judging, StackRecording};
 use crate::template::Templates;
@@ -37,6 +38,8 @@ pub(crate) struct Session {
     pub(crate) stack: Option<StackRecording>,
     /// What policies say; absent outside of them.
     pub(crate) judging: Option<Judging>,
+    /// What is wrong with the file's declarations.
+    pub(crate) problems: RefCell<Vec<Diagnostic>>,
 }
 
 /// An operation before it has an identity.
@@ -153,6 +156,17 @@ fn unique(mut ids: Vec<SecretId>) -> Vec<SecretId> {
 }
 
 impl Session {
+    /// Notes problems, and the evaluation goes on; only a policy ends with its first one.
+    pub(crate) fn report(&self, problems: Vec<Diagnostic>) -> starlark::Result<()> {
+        if self.judging.is_some() {
+            return problems.into_iter().next().map_or(Ok(()), |problem| Err(fault::raise(problem)));
+        }
+        let phases = self.recording.as_ref().map(|recording| &recording.problems);
+        let stack = self.stack.as_ref().map(|recording| &recording.problems);
+        phases.or(stack).unwrap_or(&self.problems).borrow_mut().extend(problems);
+        Ok(())
+    }
+
     /// Refuses markers that stand for no secret of this component.
     pub(crate) fn known_secrets(&self, text: &str) -> Result<(), String> {
         if !text.contains([secret::MARKER_START, secret::MARKER_END]) {
@@ -174,6 +188,15 @@ impl Session {
     /// Where the argument `name =` of the call at `at` is written, if it is written there.
     pub(crate) fn argument_place(&self, at: &Span, name: &str) -> Option<Span> {
         find_argument(&self.sources.text(&at.file)?, at, name)
+    }
+
+    /// What is written after `name =` in the call at `at`, to the end of the line.
+    pub(crate) fn argument_text(&self, at: &Span, name: &str) -> Option<String> {
+        let place = self.argument_place(at, name)?;
+        let text = self.sources.text(&place.file)?;
+        let line = text.lines().nth(place.line as usize - 1)?;
+        let rest: String = line.chars().skip(place.end_column as usize - 1).collect();
+        Some(rest.trim_start().strip_prefix('=')?.trim_start().to_owned())
     }
 
     /// A path inside the component's folder (or, after `//`, inside the workspace), relative to the workspace.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::Digest;
@@ -10,6 +10,8 @@ use olbake_core::Digest;
 /// Files by their path relative to the workspace.
 pub(crate) struct Sources {
     root: Utf8PathBuf,
+    /// Where the root is, without links.
+    real_root: OnceLock<Utf8PathBuf>,
     texts: Mutex<HashMap<String, Arc<str>>>,
     digests: Mutex<HashMap<Utf8PathBuf, (Digest, u64)>>,
 }
@@ -24,7 +26,12 @@ pub(crate) enum Entry {
 impl Sources {
     /// The files below a folder.
     pub(crate) fn new(root: &Utf8Path) -> Self {
-        Self { root: root.to_owned(), texts: Mutex::default(), digests: Mutex::default() }
+        Self {
+            root: root.to_owned(),
+            real_root: OnceLock::new(),
+            texts: Mutex::default(),
+            digests: Mutex::default(),
+        }
     }
 
     /// The workspace's folder.
@@ -65,12 +72,24 @@ impl Sources {
     /// wrote the recipe.
     fn within(&self, file: &str) -> Result<Utf8PathBuf, String> {
         let real = |path: &Utf8Path| path.canonicalize_utf8().map_err(|error| reason(file, &error));
-        let (found, root) = (real(&self.root.join(file))?, real(&self.root)?);
+        let found = real(&self.root.join(file))?;
+        let root = match self.real_root.get() {
+            Some(root) => root,
+            None => {
+                let root = real(&self.root)?;
+                self.real_root.get_or_init(|| root)
+            }
+        };
         if found.starts_with(root) {
             Ok(found)
         } else {
             Err(format!("`{file}` is a link that leads out of the workspace"))
         }
+    }
+
+    /// Whether there is nothing of this name.
+    pub(crate) fn is_missing(&self, file: &str) -> bool {
+        !self.root.join(file).exists()
     }
 
     /// What is below a folder, sorted by path, parents before children.
@@ -138,5 +157,13 @@ mod tests {
         assert_eq!(sources.digest("in".into()).unwrap().1, 11);
         assert_eq!(sources.read("out").unwrap_err(), "`out` is a link that leads out of the workspace");
         assert!(sources.digest("out".into()).is_err());
+        // A workspace that is itself found through a link is the same one.
+        std::os::unix::fs::symlink("workspace", path.join("by-link")).unwrap();
+        let linked = Sources::new(&path.join("by-link"));
+        assert_eq!(&*linked.read("in").unwrap(), "for recipes");
+        assert!(linked.read("out").is_err());
+        // Where the root is, is found out once.
+        fs::write(root.join("later"), "x").unwrap();
+        assert_eq!(linked.real_root.get(), Some(&root.canonicalize_utf8().unwrap()));
     }
 }

@@ -3,11 +3,13 @@
 //! Names are relative to the component's folder, or to the workspace after `//`; `include` and `extends` find
 //! templates the same way. Methods that people know from Python (`items`, `keys`, `split`, …) work.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Enumerator, Object, ObjectRepr, Value};
+use minijinja::value::{Enumerator, Object, ObjectRepr, Value, merge_maps};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use olbake_core::diagnostic::Diagnostic;
 use olbake_core::secret;
@@ -21,43 +23,74 @@ use crate::values::SettingsData;
 pub(crate) struct Templates {
     environment: Environment<'static>,
     sources: Arc<Sources>,
+    folder: Utf8PathBuf,
 }
+
+/// Texts that take the place of templates, by the templates' names.
+type Instead = Arc<Mutex<HashMap<String, String>>>;
+
+/// The most undefined variables that are reported of one template.
+const MOST_UNDEFINED: usize = 50;
 
 impl Templates {
     /// The templates in a component's folder.
     pub(crate) fn new(sources: &Arc<Sources>, folder: &Utf8Path) -> Self {
-        let mut environment = Environment::new();
-        environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment
-            .set_syntax(SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default());
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_unknown_method_callback(crate::pymethods::call);
-        let (files, folder) = (Arc::clone(sources), folder.to_owned());
-        environment.set_loader(move |name| {
-            let file = match name.strip_prefix("//") {
-                Some(inner) => inner.to_owned(),
-                None => folder.join(name).into_string(),
-            };
-            if file.split('/').any(|part| part == "..") {
-                return Err(Error::new(ErrorKind::TemplateNotFound, format!("`{name}` leaves the workspace")));
-            }
-            match files.read(&file) {
-                Ok(text) if text.contains([secret::MARKER_START, secret::MARKER_END]) => Err(Error::new(
-                    ErrorKind::SyntaxError,
-                    "the private-use characters U+E000 and U+E001 stand for secrets and are refused elsewhere",
-                )),
-                Ok(text) => Ok(Some(text.to_string())),
-                Err(_) => Ok(None),
-            }
-        });
-        Self { environment, sources: Arc::clone(sources) }
+        let environment = environment(sources, folder, Instead::default());
+        Self { environment, sources: Arc::clone(sources), folder: folder.to_owned() }
     }
 
     /// Renders a template. `file` is its path in the workspace, for places in it.
-    pub(crate) fn render(&self, name: &str, file: &Utf8Path, variables: Value) -> Result<String, Diagnostic> {
-        let template =
-            self.environment.get_template(name).map_err(|error| self.diagnose(name, file, &error))?;
-        template.render(variables).map_err(|error| self.diagnose(name, file, &error))
+    pub(crate) fn render(
+        &self,
+        name: &str,
+        file: &Utf8Path,
+        variables: Value,
+    ) -> Result<String, Vec<Diagnostic>> {
+        let rendered = self.environment.get_template(name).and_then(|found| found.render(&variables));
+        rendered.map_err(|error| self.problems(name, file, error, variables))
+    }
+
+    /// What is wrong with a template. Each undefined expression gives way to one that is not, and the template is
+    /// rendered again, until nothing else is undefined.
+    fn problems(&self, name: &str, file: &Utf8Path, error: Error, variables: Value) -> Vec<Diagnostic> {
+        let instead = Instead::default();
+        let mut environment = environment(&self.sources, &self.folder, Arc::clone(&instead));
+        // Errors know what was undefined, which costs time that no other rendering has to take.
+        environment.set_debug(true);
+        let variables =
+            merge_maps([Value::from_pairs([(ANYTHING, Value::from_object(Anything))]), variables]);
+        let again = environment.get_template(name).and_then(|found| found.render(&variables)).err();
+        let mut error = again.unwrap_or(error);
+        let mut problems = vec![self.diagnose(name, file, &error)];
+        while is_undefined(&error) && problems.len() < MOST_UNDEFINED {
+            let Some((template, text)) = self.without(&instead, &error) else { break };
+            instead.lock().unwrap_or_else(PoisonError::into_inner).insert(template, text);
+            environment.clear_templates();
+            match environment.get_template(name).and_then(|found| found.render(&variables)) {
+                Err(next) if is_undefined(&next) => {
+                    problems.push(self.diagnose(name, file, &next));
+                    error = next;
+                }
+                _ => break,
+            }
+        }
+        problems
+    }
+
+    /// A template's name, and its text with something of the same length in place of what is undefined.
+    fn without(&self, instead: &Instead, error: &Error) -> Option<(String, String)> {
+        let inner = innermost(error);
+        let template = inner.name().or(error.name())?;
+        let known = instead.lock().unwrap_or_else(PoisonError::into_inner).get(template).cloned();
+        let text = match known {
+            Some(text) => text,
+            None => self.sources.text(&file_of(&self.folder, template))?.to_string(),
+        };
+        let range = what_is_undefined(&text, inner).or_else(|| inner.range())?;
+        let undefined = text.get(range.clone()).filter(|part| !part.starts_with(ANYTHING))?;
+        let blank = undefined.bytes().skip(1).map(|byte| if byte == b'\n' { '\n' } else { ' ' });
+        let blank: String = ANYTHING.chars().chain(blank).collect();
+        Some((template.to_owned(), [&text[..range.start], &blank, &text[range.end..]].concat()))
     }
 
     fn diagnose(&self, name: &str, file: &Utf8Path, error: &Error) -> Diagnostic {
@@ -72,15 +105,18 @@ impl Templates {
         }
         let inner = innermost(error);
         let place = inner.name().or(error.name()).map_or(file.as_str().to_owned(), |found| {
-            if found == name { file.as_str().to_owned() } else { found.to_owned() }
+            if found == name { file.as_str().to_owned() } else { file_of(&self.folder, found) }
         });
-        let span = inner.line().or(error.line()).map(|line| self.place(&place, line, inner.range()));
+        let text = self.sources.text(&place).unwrap_or_else(|| "".into());
+        let range = what_is_undefined(&text, inner).or_else(|| inner.range());
+        let span = inner.line().or(error.line()).map(|line| self.place(&place, line, range));
         let detail = inner.detail().map(str::to_owned);
-        let undefined = inner.kind() == ErrorKind::UndefinedError;
+        let undefined = is_undefined(error);
         let expression = span.as_ref().and_then(|span| self.excerpt(span));
         let message = match (undefined, detail, expression) {
             (true, None, Some(expression)) => format!("`{expression}` is undefined in this template"),
             (true, Some(detail), _) => format!("undefined in this template: {detail}"),
+            (_, Some(detail), _) if inner.kind() == ErrorKind::BadInclude => detail,
             (_, Some(detail), _) => format!("{}: {detail}", inner.kind()),
             (_, None, _) => inner.kind().to_string(),
         };
@@ -94,7 +130,7 @@ impl Templates {
     }
 
     /// A line of a template, and the part of it that the byte range names.
-    fn place(&self, file: &str, line: usize, range: Option<std::ops::Range<usize>>) -> Span {
+    fn place(&self, file: &str, line: usize, range: Option<Range<usize>>) -> Span {
         let text = self.sources.read(file).unwrap_or_else(|_| "".into());
         let start_of_line: usize =
             text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
@@ -119,6 +155,81 @@ impl Templates {
         let width = (span.end_column - span.column) as usize;
         let part: String = line.chars().skip(span.column as usize - 1).take(width).collect();
         Some(part.trim().trim_start_matches("{{").trim_end_matches("}}").trim().to_owned())
+    }
+}
+
+/// The path in the workspace of a template.
+fn file_of(folder: &Utf8Path, name: &str) -> String {
+    match name.strip_prefix("//") {
+        Some(inner) => inner.to_owned(),
+        None => folder.join(name).into_string(),
+    }
+}
+
+/// How templates are read and rendered; texts in `instead` count more than files.
+fn environment(sources: &Arc<Sources>, folder: &Utf8Path, instead: Instead) -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_syntax(SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default());
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_unknown_method_callback(crate::pymethods::call);
+    let (files, folder) = (Arc::clone(sources), folder.to_owned());
+    environment.set_loader(move |name| {
+        let other = instead.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        if other.is_some() {
+            return Ok(other);
+        }
+        let file = file_of(&folder, name);
+        if file.split('/').any(|part| part == "..") {
+            return Err(Error::new(ErrorKind::TemplateNotFound, format!("`{name}` leaves the workspace")));
+        }
+        match files.read(&file) {
+            Ok(text) if text.contains([secret::MARKER_START, secret::MARKER_END]) => Err(Error::new(
+                ErrorKind::SyntaxError,
+                "the private-use characters U+E000 and U+E001 stand for secrets and are refused elsewhere",
+            )),
+            Ok(text) => Ok(Some(text.to_string())),
+            Err(_) if files.is_missing(&file) => Ok(None),
+            Err(reason) => Err(Error::new(ErrorKind::BadInclude, reason)),
+        }
+    });
+    environment
+}
+
+/// Where the expression stands of which an error says that it is undefined: the error itself points at the filter or
+/// operator that could do nothing with it.
+fn what_is_undefined(text: &str, error: &Error) -> Option<Range<usize>> {
+    let said = error.detail()?;
+    let said = &said[..said.find("` is undefined")?];
+    let expression = &said[said.rfind('`')? + 1..];
+    let before = text.get(..error.range()?.end)?;
+    let tag = before.rfind("{{").max(before.rfind("{%"))?;
+    let start = tag + before[tag..].rfind(expression)?;
+    Some(start..start + expression.len())
+}
+
+fn is_undefined(error: &Error) -> bool {
+    innermost(error).kind() == ErrorKind::UndefinedError
+}
+
+/// The name of what takes the place of undefined variables: short enough to fit into any.
+const ANYTHING: &str = "_";
+
+/// Takes the place of what is undefined: it has every attribute, no elements and no text.
+#[derive(Debug)]
+struct Anything;
+
+impl Object for Anything {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Map
+    }
+
+    fn get_value(self: &Arc<Self>, _: &Value) -> Option<Value> {
+        Some(Value::from_dyn_object(Arc::clone(self)))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Empty
     }
 }
 

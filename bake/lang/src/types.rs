@@ -16,6 +16,7 @@ use starlark::starlark_simple_value;
 use starlark::values::{FrozenValue, Heap, NoSerialize, StarlarkValue, Value, ValueLike, starlark_value};
 
 use crate::fault;
+use crate::values::{StandIn, stands_in};
 
 /// A type, or a type that still lacks what it is a list, set or map of.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +87,9 @@ impl<'v> StarlarkValue<'v> for TypeExpr {
     }
 
     fn at(&self, index: Value<'v>, heap: Heap<'v>) -> starlark::Result<Value<'v>> {
+        if stands_in(index) {
+            return Ok(heap.alloc(StandIn));
+        }
         let inner = Box::new(type_of(index).map_err(fault::raise_text)?);
         let ty = match self.form {
             Form::List => Type::List(inner),
@@ -106,12 +110,18 @@ impl<'v> StarlarkValue<'v> for TypeExpr {
         let (Form::Map, Some(keys), Some(values)) = (&self.form, start, stop) else {
             return Err(fault::raise_text(format!("`{self}` takes no two types in brackets")));
         };
+        if stands_in(keys) || stands_in(values) {
+            return Ok(heap.alloc(StandIn));
+        }
         let keys = type_of(keys).map_err(fault::raise_text)?;
         let values = type_of(values).map_err(fault::raise_text)?;
         Ok(heap.alloc(Self::of(Type::Map(Box::new(keys), Box::new(values)))))
     }
 
     fn bit_or(&self, other: Value<'v>, heap: Heap<'v>) -> starlark::Result<Value<'v>> {
+        if stands_in(other) {
+            return Ok(heap.alloc(StandIn));
+        }
         let one = self.whole().map_err(fault::raise_text)?;
         let ty =
             if other.is_none() { one.or_none() } else { one.or(type_of(other).map_err(fault::raise_text)?) };

@@ -11,6 +11,7 @@ use olbake_core::plan::Architecture;
 use olbake_core::settings::{Schema, Type};
 use serde_json::{Map, Value as Json};
 use starlark::any::ProvidesStaticType;
+use starlark::eval::{Arguments, Evaluator};
 use starlark::starlark_simple_value;
 use starlark::values::dict::{AllocDict, DictRef};
 use starlark::values::float::UnpackFloat;
@@ -246,6 +247,11 @@ pub(crate) struct Handle {
 }
 starlark_simple_value!(Handle);
 
+impl Handle {
+    /// What is not in the plan.
+    pub(crate) const NONE: Self = Self { first: 0, count: 0 };
+}
+
 impl fmt::Display for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.count {
@@ -260,4 +266,67 @@ impl<'v> StarlarkValue<'v> for Handle {
     fn to_bool(&self) -> bool {
         self.count > 0
     }
+}
+
+/// What a call returns that was refused: whatever is done with it, nothing more is said.
+#[derive(Debug, Clone, Copy, ProvidesStaticType, NoSerialize, Allocative)]
+pub(crate) struct StandIn;
+starlark_simple_value!(StandIn);
+
+/// The name of its type, by which errors that follow from it are known.
+pub(crate) const STAND_IN: &str = "stand-in";
+
+impl fmt::Display for StandIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(STAND_IN)
+    }
+}
+
+#[starlark_value(type = STAND_IN)]
+impl<'v> StarlarkValue<'v> for StandIn {
+    fn get_attr(&self, _: &str, heap: Heap<'v>) -> Option<Value<'v>> {
+        Some(heap.alloc(Self))
+    }
+
+    fn invoke(
+        &self,
+        _me: Value<'v>,
+        _args: &Arguments<'v, '_>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Value<'v>> {
+        Ok(eval.heap().alloc(Self))
+    }
+
+    fn at(&self, _: Value<'v>, heap: Heap<'v>) -> starlark::Result<Value<'v>> {
+        Ok(heap.alloc(Self))
+    }
+
+    fn bit_or(&self, _: Value<'v>, heap: Heap<'v>) -> starlark::Result<Value<'v>> {
+        Ok(heap.alloc(Self))
+    }
+
+    fn add(&self, _: Value<'v>, heap: Heap<'v>) -> Option<starlark::Result<Value<'v>>> {
+        Some(Ok(heap.alloc(Self)))
+    }
+
+    fn radd(&self, _: Value<'v>, heap: Heap<'v>) -> Option<starlark::Result<Value<'v>>> {
+        Some(Ok(heap.alloc(Self)))
+    }
+}
+
+/// Whether a value is, or has in it, what stands in for something that was refused.
+pub(crate) fn stands_in(value: Value<'_>) -> bool {
+    if let Some(list) = ListRef::from_value(value) {
+        return list.iter().any(stands_in);
+    }
+    if let Some(tuple) = TupleRef::from_value(value) {
+        return tuple.iter().any(stands_in);
+    }
+    if let Some(dict) = DictRef::from_value(value) {
+        return dict.iter().any(|(key, value)| stands_in(key) || stands_in(value));
+    }
+    if let Some(fields) = StructRef::from_value(value) {
+        return fields.iter().any(|(_, value)| stands_in(value));
+    }
+    value.downcast_ref::<StandIn>().is_some()
 }

@@ -154,7 +154,7 @@ impl Workspace {
 
     /// Plans an image. The images below it are planned too, for their keys and checks.
     pub fn plan(&self, image: &ImageRef, inputs: &Inputs) -> Result<Planned, Diagnostics> {
-        let planned = Planner::new(self, inputs)?.plan(image)?;
+        let planned = Planner::new(self, inputs).plan(image)?;
         Ok(Planned::clone(&planned))
     }
 
@@ -164,10 +164,7 @@ impl Workspace {
         images: &[ImageRef],
         inputs: &Inputs,
     ) -> Vec<(ImageRef, Result<Planned, Diagnostics>)> {
-        match Planner::new(self, inputs) {
-            Ok(planner) => planner.plan_all(images),
-            Err(problems) => images.iter().map(|image| (image.clone(), Err(problems.clone()))).collect(),
-        }
+        Planner::new(self, inputs).plan_all(images)
     }
 
     /// Evaluates everything and reports all that is wrong or worth mending.

@@ -1,5 +1,7 @@
 //! What is wrong with recipes, and what people read about it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
 mod common;
 
 use common::{inputs, make, one, problems};
@@ -273,4 +275,200 @@ fn a_disk_too_small_for_debian_is_refused_wherever_it_is_asked_for() {
         let found = common::problems(&common::make(&[("images/web/image.star", &image)]), &common::inputs());
         assert!(found.contains("a Debian that boots needs a disk of at least `1GiB`"), "{found}");
     }
+}
+
+/// One mistake hides no other, and is said once.
+#[test]
+fn mistakes_in_a_phase_come_together() {
+    let mut found = String::new();
+    note(
+        &mut found,
+        check_install(
+            "    files.contents(\"/etc/a\", \"x\")
+    files.content(\"/etc/b\", \"x\", ownner = \"root\", mode = \"rw\", txet = \"y\")
+    files.content(\"etc/c\", 5, mode = 644)
+    files.content(\"/etc/d\", txet = \"y\")
+    files.content(\"/etc/e\", \"1\")
+    files.content(\"/etc/e\", \"2\")
+    apt.packages([\"Nginx\", 5], latest = 1)
+    users.user(\"Not a name\", shell = \"bash\", groups = 7)
+    systemd.service(\"a b\", enabled = \"yes\", restart_on = [\"/etc/b\", 3])
+    apt.repo(\"r\", suite = [\"bookworm\"])",
+        ),
+    );
+    // Nothing but the first: the rest only follows.
+    note(
+        &mut found,
+        check_install(
+            "    config = files.content(\"/etc/a\", \"x\", overide = True)
+    systemd.service(\"a\", restart_on = [\"/etc/a\"], reload_on = [config])
+    run.command([\"true\"], when_changed = [config])",
+        ),
+    );
+    assert_snapshot!(found);
+}
+
+#[test]
+fn mistakes_in_declarations_come_together() {
+    let mut found = String::new();
+    let star = |text: &str| problems(&one(text, ""), &inputs());
+    note(&mut found, star("load(\"//none.star\", \"x\")\nload(\"//nothing.star\", \"y\")\n"));
+    note(&mut found, star("x = nope\ny = nada\nz = nope\ndef f():\n    print(\"a\")\n"));
+    note(
+        &mut found,
+        star(
+            "S = settings(name = \"c\", fields = {
+    \"a\": setting(str, default = 1, ge = \"x\", dco = \"d\"),
+    \"b\": setting(list),
+    \"Bad\": setting(str),
+    \"c\": 4,
+    \"d\": setting(str, source = \"env:A\", regex = \"(\"),
+    \"e\": setting(list[record(x = 1)] | None, default = []),
+    \"f\": setting(int, check = lambda: True),
+    \"g\": setting(mode, default = 400),
+}, validate = [(\"no\", lambda: True)])
+component(name = \"c\", settings = S, instal = 1, units = 2, verify = lambda s: None)
+",
+        ),
+    );
+    note(
+        &mut found,
+        star(
+            "def verify(s):
+    check.file(\"/etc/a\")
+
+def install():
+    pass
+
+component(name = \"c\", install = install, verify = verify)
+",
+        ),
+    );
+    let image = "image(
+    name = \"Web\",
+    base = \"//image/base\",
+    components = [use(\"//c\"), 5, use(\"//components/a\"), use(\"//components/a\", x = len)],
+    variants = {\"Big\": {}, \"small\": {\"a\": 1}},
+    disk_size = \"big\",
+    leak_allow = [\"etc\"],
+    compnents = [],
+)
+";
+    note(&mut found, problems(&make(&[("images/web/image.star", image)]), &inputs()));
+    assert_snapshot!(found);
+}
+
+#[test]
+fn a_bad_input_hides_no_other() {
+    let mut found = String::new();
+    let component = component("    pass").replace("default = \"1\"", "ge = 1").replace("str, ge", "int, ge");
+    let made = one(&component, ", colour = 1");
+    let mut bad = inputs();
+    bad.sets = vec!["d.version=2".into(), "c.workers=0".into()];
+    bad.dotenv = Some((".env".into(), "C_VERSION=\"3\nC_DOMAINS=-\n".into()));
+    note(&mut found, problems(&made, &bad));
+    note(&mut found, common::draw(&made.workspace, &made.workspace.check(&bad)));
+    assert_snapshot!(found);
+}
+
+/// What is wrong in an image is said with what is wrong in those it starts from.
+#[test]
+fn a_bad_base_hides_nothing() {
+    let component = |name: &str| {
+        format!(
+            "def install(s, m):\n    files.content(\"{name}\", \"1\")\ncomponent(name = \"{name}\", install = install)\n"
+        )
+    };
+    let made = make(&[
+        ("components/a/component.star", &component("a")),
+        ("components/b/component.star", &component("b")),
+        (
+            "images/base/image.star",
+            "image(name = \"base\", base = debian(\"bookworm\"), components = [use(\"//components/a\")])\n",
+        ),
+        (
+            "images/web/image.star",
+            "image(name = \"web\", base = \"//images/base\", components = [use(\"//components/b\")])\n",
+        ),
+    ]);
+    assert_snapshot!(problems(&made, &inputs()));
+}
+
+#[test]
+fn mistakes_in_templates_come_together() {
+    let star = component(
+        "    files.template(\"/etc/a\", \"templates/a.j2\", vars = {\"s\": s, \"all\": [{\"n\": 1}]})",
+    );
+    let made = |a: &str, c: &[u8]| {
+        let made = make(&[
+            ("components/c/component.star", &star),
+            ("components/c/templates/a.j2", a),
+            ("components/c/templates/c.j2", ""),
+            (
+                "images/web/image.star",
+                "image(name = \"web\", base = debian(\"bookworm\"), components = [use(\"//components/c\")])\n",
+            ),
+        ]);
+        std::fs::write(made.workspace.root().join("components/c/templates/c.j2"), c).unwrap();
+        problems(&made, &inputs())
+    };
+    let mut found = String::new();
+    let several = "{{ nope }} {{ s.verison | upper }}\n{% for one in all %}{{ one.m }}{% endfor %}\n\
+                   {% include \"templates/c.j2\" %}{{ x }}{% if y is defined %}{{ y }}{% endif %}\n\
+                   {% for z in nada %}{{ z.a }}{% endfor %}{{ gone.x.y }}\n";
+    note(&mut found, made(several, b"{{ s.version }}\nin {{ inner }} {{ s.workesr }}\n"));
+    note(&mut found, made("{% include \"templates/c.j2\" %}\n", b"\xff\xfe"));
+    let binary = make(&[
+        ("components/c/component.star", &star),
+        (
+            "images/web/image.star",
+            "image(name = \"web\", base = debian(\"bookworm\"), components = [use(\"//components/c\")])\n",
+        ),
+    ]);
+    std::fs::create_dir_all(binary.workspace.root().join("components/c/templates")).unwrap();
+    std::fs::write(binary.workspace.root().join("components/c/templates/a.j2"), b"\xff\xfe").unwrap();
+    note(&mut found, problems(&binary, &inputs()));
+    assert_snapshot!(found);
+}
+
+#[test]
+fn modes_in_decimal() {
+    let mut found = String::new();
+    note(
+        &mut found,
+        check_install(
+            "    files.content(\"/etc/a\", \"x\", mode = 644)
+    files.directory(\"/srv/b\", mode = 400)
+    MODE = 755
+    files.directory(\"/srv/c\", mode = MODE)
+    files.directory(\"/srv/d\", mode = 493)
+    files.directory(\"/srv/e\", mode = \"0755\")
+    files.directory(\"/srv/f\", mode = 0o1777)
+    files.directory(\"/srv/g\", mode = 0)
+    files.directory(\"/srv/h\", mode = 0o640 if s.workers else 0o600)",
+        ),
+    );
+    assert_snapshot!(found);
+}
+
+/// From whichever of them one comes to it, a circle is one mistake.
+#[test]
+fn a_circle_is_reported_once() {
+    let image = |name: &str, base: &str| format!("image(name = \"{name}\", base = \"//images/{base}\")\n");
+    let component = |name: &str, next: &str| {
+        format!("load(\"//components/{next}/component.star\", \"x\")\ncomponent(name = \"{name}\")\n")
+    };
+    let made = make(&[
+        ("images/one/image.star", &image("one", "two")),
+        ("images/two/image.star", &image("two", "three")),
+        ("images/three/image.star", &image("three", "one")),
+        ("components/a/component.star", &component("a", "b")),
+        ("components/b/component.star", &component("b", "c")),
+        ("components/c/component.star", &component("c", "a")),
+    ]);
+    let found = made.workspace.check(&inputs());
+    assert_snapshot!(common::draw(&made.workspace, &found));
+    // Whichever is looked at first.
+    let other = made.workspace.settings_reference(&"c".parse().unwrap()).unwrap_err();
+    assert!(found.0.contains(&other.0[0]), "{other}");
 }

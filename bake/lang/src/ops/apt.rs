@@ -14,17 +14,19 @@ pub(super) const TABLE: &[Row] = &[
 ];
 
 fn packages(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let present = call.flag("present", true)?;
-    let latest = call.flag("latest", false)?;
-    let start_services = call.flag("start_services", false)?;
-    let why = call.opt_text("why")?;
+    let present = call.flag("present", true);
+    let latest = call.flag("latest", false);
+    let start_services = call.flag("start_services", false);
+    let why = call.opt_text("why");
     if start_services && why.is_none() {
         return Err(starts_without_why(call));
     }
     let mut requests = Vec::new();
-    for text in call.texts("packages")? {
-        let request = request(&text, present, latest).map_err(|message| call.wrong("packages", message))?;
-        requests.push(request);
+    for text in call.texts("packages") {
+        match request(&text, present, latest) {
+            Ok(request) => requests.push(request),
+            Err(message) => call.note_part("packages", &text, call.wrong("packages", message)),
+        }
     }
     if requests.is_empty() {
         return Ok(Vec::new());
@@ -33,7 +35,7 @@ fn packages(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     requests.dedup();
     let names: Vec<&str> = requests.iter().map(|request| request.name.as_str()).collect();
     let title = format!("apt.packages {}", names.join(" "));
-    let recommends = call.flag("recommends", false)?;
+    let recommends = call.flag("recommends", false);
     Ok(vec![Step::new(title, Action::AptPackages { packages: requests, recommends, start_services })])
 }
 
@@ -76,13 +78,11 @@ fn request(text: &str, present: bool, latest: bool) -> Result<PackageRequest, St
 
 fn repo(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let recording = call.recording()?;
-    let name = call.text("name")?;
+    let name = call.text("name");
     if !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) || name.is_empty() {
-        return Err(
-            call.wrong("name", format!("`{name}` cannot name a file: use letters, digits, `-`, `_` and `.`"))
-        );
+        call.refuse("name", format!("`{name}` cannot name a file: use letters, digits, `-`, `_` and `.`"));
     }
-    let keyring = match call.opt_text("key")? {
+    let keyring = match call.opt_text("key") {
         Some(key) => {
             let (content, file) = call.file_content("key", &key)?;
             let armoured = file.ends_with(".asc") || key.ends_with(".asc");
@@ -91,7 +91,7 @@ fn repo(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
         }
         None => None,
     };
-    let text = match call.opt_text("sources")? {
+    let text = match call.opt_text("sources") {
         Some(text) => text,
         None => deb822(call, keyring.as_ref().map(|(path, _): &(camino::Utf8PathBuf, _)| path.as_str()))?,
     };
@@ -100,25 +100,25 @@ fn repo(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 }
 
 fn deb822(call: &Call<'_, '_>, keyring: Option<&str>) -> Result<String, Diagnostic> {
-    let uris = call.texts("uris")?;
-    let suites = call.texts("suites")?;
+    let uris = call.texts("uris");
+    let suites = call.texts("suites");
     if uris.is_empty() || suites.is_empty() {
         return Err(Diagnostic::error("argument", "`apt.repo` needs `uris` and `suites`, or `sources`"));
     }
     let flat = suites.iter().all(|suite| suite.ends_with('/'));
-    let components = call.texts("components")?;
+    let components = call.texts("components");
     let components = if components.is_empty() && !flat { vec!["main".to_owned()] } else { components };
     let mut lines = vec![
         ("Types", "deb".to_owned()),
         ("URIs", uris.join(" ")),
         ("Suites", suites.join(" ")),
         ("Components", components.join(" ")),
-        ("Architectures", call.texts("architectures")?.join(" ")),
+        ("Architectures", call.texts("architectures").join(" ")),
         ("Signed-By", keyring.unwrap_or_default().to_owned()),
     ];
     lines.retain(|(_, value)| !value.is_empty());
     let mut text: String = lines.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
-    if let Some(options) = call.json("options")? {
+    if let Some(options) = call.json("options") {
         let options =
             options.as_object().ok_or_else(|| call.wrong("options", "expected a dictionary of texts"))?;
         for (key, value) in options {
@@ -131,23 +131,23 @@ fn deb822(call: &Call<'_, '_>, keyring: Option<&str>) -> Result<String, Diagnost
 }
 
 fn upgrade(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let full = call.flag("full", false)?;
+    let full = call.flag("full", false);
     let title = if full { "apt.upgrade full" } else { "apt.upgrade" };
     Ok(vec![Step::new(title.to_owned(), Action::AptUpgrade { full })])
 }
 
 fn hold(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let mut packages = call.texts("packages")?;
+    let mut packages = call.texts("packages");
     packages.sort();
     packages.dedup();
-    let held = call.flag("held", true)?;
+    let held = call.flag("held", true);
     let verb = if held { "apt.hold" } else { "apt.unhold" };
     Ok(vec![Step::new(format!("{verb} {}", packages.join(" ")), Action::AptHold { packages, held })])
 }
 
 fn debconf(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let (package, question) = (call.text("package")?, call.text("question")?);
-    let (kind, value) = (call.text("kind")?, call.text("value")?);
+    let (package, question) = (call.text("package"), call.text("question"));
+    let (kind, value) = (call.text("kind"), call.text("value"));
     let title = format!("apt.debconf {question}");
     Ok(vec![Step::new(title, Action::AptDebconf { package, question, kind, value })])
 }

@@ -22,70 +22,70 @@ fn step(subject: impl std::fmt::Display, call: &Call<'_, '_>, check: Check) -> V
 }
 
 /// Seconds to go on trying: services need a moment after boot, commands and files do not.
-fn within(call: &Call<'_, '_>, default: u32) -> Result<u32, Diagnostic> {
-    Ok(call.opt_seconds("within")?.unwrap_or(default))
+fn within(call: &Call<'_, '_>, default: u32) -> u32 {
+    call.opt_seconds("within").unwrap_or(default)
 }
 
 fn command(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let argv = call.argv("command")?;
+    let argv = call.argv("command");
     let title = argv.join(" ");
     let check = Check::Command {
         argv,
-        user: call.opt_text("user")?,
-        exit_code: call.opt_number("exit_code")?.unwrap_or(0),
-        stdout_contains: call.opt_text("stdout_contains")?,
-        within_seconds: within(call, 0)?,
+        user: call.opt_text("user"),
+        exit_code: call.opt_number("exit_code").unwrap_or(0),
+        stdout_contains: call.opt_text("stdout_contains"),
+        within_seconds: within(call, 0),
     };
     Ok(step(title, call, check))
 }
 
 fn file(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let path = call.path("path")?;
-    let kind = call.opt_text("kind")?;
+    let path = call.path("path");
+    let kind = call.opt_text("kind");
     if kind.as_deref().is_some_and(|kind| !matches!(kind, "file" | "directory" | "link")) {
-        return Err(call.wrong("kind", "expected `file`, `directory` or `link`"));
+        call.refuse("kind", "expected `file`, `directory` or `link`");
     }
     let check = Check::File {
         path: path.clone(),
-        present: call.flag("present", true)?,
+        present: call.flag("present", true),
         kind,
-        ownership: call.ownership()?,
-        contains: call.opt_text("contains")?,
+        ownership: call.ownership(),
+        contains: call.opt_text("contains"),
     };
     Ok(step(path, call, check))
 }
 
 fn package(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let name = call.text("name")?;
-    Ok(step(name.clone(), call, Check::Package { name, version: call.opt_text("version")? }))
+    let name = call.text("name");
+    Ok(step(name.clone(), call, Check::Package { name, version: call.opt_text("version") }))
 }
 
 fn unit(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let name = call.text("unit")?;
+    let name = call.text("unit");
     let unit = if name.contains('.') { name } else { format!("{name}.service") };
-    let enabled = call.opt_flag("enabled")?;
+    let enabled = call.opt_flag("enabled");
     let active = match call.given("active") {
         // A check of a unit without more asks whether it runs.
         None => enabled.is_none().then_some(true),
-        Some(_) => call.opt_flag("active")?,
+        Some(_) => call.opt_flag("active"),
     };
-    Ok(step(unit.clone(), call, Check::Unit { unit, active, enabled, within_seconds: within(call, 30)? }))
+    Ok(step(unit.clone(), call, Check::Unit { unit, active, enabled, within_seconds: within(call, 30) }))
 }
 
 fn port(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let port: u16 = call.opt_number("port")?.ok_or_else(|| call.wrong("port", "expected a port"))?;
-    let address = call.opt_text("address")?.unwrap_or_else(|| "127.0.0.1".to_owned());
-    let open = call.flag("open", true)?;
-    Ok(step(port, call, Check::Port { port, address, open, within_seconds: within(call, 30)? }))
+    let port: u16 = call.opt_number("port").ok_or_else(|| call.wrong("port", "expected a port"))?;
+    let address = call.opt_text("address").unwrap_or_else(|| "127.0.0.1".to_owned());
+    let open = call.flag("open", true);
+    Ok(step(port, call, Check::Port { port, address, open, within_seconds: within(call, 30) }))
 }
 
 fn http(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let url = call.text("url")?;
+    let url = call.text("url");
     if !url.starts_with("http://") {
-        return Err(call.wrong("url", format!("expected `http://…` on the machine itself, found `{url}`")));
+        call.refuse("url", format!("expected `http://…` on the machine itself, found `{url}`"));
     }
     let mut headers = BTreeMap::new();
-    if let Some(given) = call.json("headers")? {
+    if let Some(given) = call.json("headers") {
         for (name, value) in given.as_object().into_iter().flatten() {
             let value =
                 value.as_str().ok_or_else(|| call.wrong("headers", format!("`{name}` is not text")))?;
@@ -95,21 +95,21 @@ fn http(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     }
     let check = Check::Http {
         url: url.clone(),
-        status: call.opt_number("status")?.unwrap_or(200),
-        contains: call.opt_text("contains")?,
+        status: call.opt_number("status").unwrap_or(200),
+        contains: call.opt_text("contains"),
         headers,
-        within_seconds: within(call, 30)?,
+        within_seconds: within(call, 30),
     };
     Ok(step(url, call, check))
 }
 
 fn user(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let name = call.text("name")?;
+    let name = call.text("name");
     let check = Check::User {
         name: name.clone(),
-        groups: call.texts("groups")?,
-        shell: call.opt_path("shell")?,
-        home: call.opt_path("home")?,
+        groups: call.texts("groups"),
+        shell: call.opt_path("shell"),
+        home: call.opt_path("home"),
     };
     Ok(step(name, call, check))
 }

@@ -50,30 +50,42 @@ pub(super) const TABLE: &[Row] = &[
 ];
 
 fn put(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let (content, _) = call.file_content("src", &call.text("src")?)?;
+    let (content, _) = call.file_content("src", &call.text("src"))?;
     file(call, content)
 }
 
 fn content(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let text = call.secret_text("text")?.ok_or_else(|| call.wrong("text", "expected text, found `None`"))?;
+    let text = required(call, "text");
     file(call, call.recording()?.keep_text(text))
+}
+
+/// Text that must be given and may have secrets in it.
+fn required(call: &Call<'_, '_>, name: &str) -> String {
+    call.secret_text(name).unwrap_or_else(|| {
+        call.refuse(name, "expected text, found `None`");
+        String::new()
+    })
 }
 
 fn template(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let recording = call.recording()?;
-    let name = call.text("src")?;
+    let name = call.text("src");
     let path = call.session.resolve(recording, &name).map_err(|message| call.wrong("src", message))?;
     let variables = match call.get("vars") {
         Some(value) => variables(call, value)?,
         None => TemplateValue::from_pairs(Vec::<(String, TemplateValue)>::new()),
     };
-    let rendered = recording.templates.render(&name, &path, variables).map_err(|problem| {
-        // A fault inside a template shows the line of the template, and the call that renders it.
-        match (&problem.span, &call.at) {
-            (Some(_), Some(at)) => problem.related(at.clone(), "rendered here"),
-            _ => problem,
+    let rendered = recording.templates.render(&name, &path, variables).unwrap_or_else(|problems| {
+        for (index, problem) in problems.into_iter().enumerate() {
+            // A fault inside a template shows the line of the template, and the call that renders it.
+            let problem = match (&problem.span, &call.at) {
+                (Some(_), Some(at)) => problem.related(at.clone(), "rendered here"),
+                _ => problem,
+            };
+            call.note_part("src", index, problem);
         }
-    })?;
+        String::new()
+    });
     call.session.known_secrets(&rendered).map_err(|message| call.wrong("vars", message))?;
     file(call, recording.keep_text(rendered))
 }
@@ -100,26 +112,25 @@ fn variables(call: &Call<'_, '_>, value: Value<'_>) -> Result<TemplateValue, Dia
 }
 
 fn file(call: &Call<'_, '_>, content: Content) -> Result<Vec<Step>, Diagnostic> {
-    let path = call.path("path")?;
+    let path = call.path("path");
     let action = Action::FilePut {
         content,
-        ownership: call.ownership()?,
-        validate: validate(call)?,
-        only_if_absent: call.flag("only_if_absent", false)?,
+        ownership: call.ownership(),
+        validate: validate(call),
+        only_if_absent: call.flag("only_if_absent", false),
         path,
     };
     Ok(vec![titled(call, action)])
 }
 
 /// A command that checks the temporary file; it must say where the file goes.
-fn validate(call: &Call<'_, '_>) -> Result<Option<Vec<String>>, Diagnostic> {
-    let Some(argv) = call.opt_argv("validate")? else { return Ok(None) };
-    if argv.iter().any(|word| word.contains("%s")) {
-        return Ok(Some(argv));
+fn validate(call: &Call<'_, '_>) -> Option<Vec<String>> {
+    let argv = call.opt_argv("validate")?;
+    if !argv.iter().any(|word| word.contains("%s")) {
+        let problem = call.wrong("validate", "the command does not name the file to check");
+        call.note("validate", problem.help("write `%s` where the file's path goes"));
     }
-    Err(call
-        .wrong("validate", "the command does not name the file to check")
-        .help("write `%s` where the file's path goes"))
+    Some(argv)
 }
 
 fn titled(call: &Call<'_, '_>, action: Action) -> Step {
@@ -136,28 +147,28 @@ fn titled(call: &Call<'_, '_>, action: Action) -> Step {
 }
 
 fn directory(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let recursive = call.flag("recursive", false)?;
-    let action = Action::FileDirectory { path: call.path("path")?, ownership: call.ownership()?, recursive };
+    let recursive = call.flag("recursive", false);
+    let action = Action::FileDirectory { path: call.path("path"), ownership: call.ownership(), recursive };
     Ok(vec![titled(call, action)])
 }
 
 fn link(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let target = Utf8PathBuf::from(call.text("target")?);
-    let action = Action::FileLink { path: call.path("path")?, target, force: call.flag("force", false)? };
+    let target = Utf8PathBuf::from(call.text("target"));
+    let action = Action::FileLink { path: call.path("path"), target, force: call.flag("force", false) };
     Ok(vec![titled(call, action)])
 }
 
 fn absent(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let path = call.path("path")?;
+    let path = call.path("path");
     if path == "/" {
-        return Err(call.wrong("path", "the whole machine cannot be absent"));
+        call.refuse("path", "the whole machine cannot be absent");
     }
     Ok(vec![titled(call, Action::FileAbsent { path })])
 }
 
 fn place(call: &Call<'_, '_>) -> Result<LinePlace, Diagnostic> {
-    let (after, before) = (call.opt_text("after_line")?, call.opt_text("before_line")?);
-    match (after, before, call.flag("at_start", false)?) {
+    let (after, before) = (call.opt_text("after_line"), call.opt_text("before_line"));
+    match (after, before, call.flag("at_start", false)) {
         (Some(after), None, false) => Ok(LinePlace::After(after)),
         (None, Some(before), false) => Ok(LinePlace::Before(before)),
         (None, None, true) => Ok(LinePlace::Start),
@@ -167,63 +178,66 @@ fn place(call: &Call<'_, '_>) -> Result<LinePlace, Diagnostic> {
 }
 
 fn line(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let line = call.secret_text("line")?.ok_or_else(|| call.wrong("line", "expected text, found `None`"))?;
+    let line = required(call, "line");
     if line.contains('\n') {
-        return Err(call.wrong("line", "expected one line").help("several lines are a `files.block`"));
+        call.note("line", call.wrong("line", "expected one line").help("several lines are a `files.block`"));
     }
     let mut secrets = secret::references(&line);
     secrets.sort();
     secrets.dedup();
     let action = Action::FileLine {
-        path: call.path("path")?,
+        path: call.path("path"),
         line,
-        matching: call.opt_regex("matching")?,
-        present: call.flag("present", true)?,
+        matching: call.opt_regex("matching"),
+        present: call.flag("present", true),
         place: place(call)?,
-        validate: validate(call)?,
-        create: call.flag("create", false)?,
+        validate: validate(call),
+        create: call.flag("create", false),
         secrets,
     };
     Ok(vec![titled(call, action)])
 }
 
 fn block(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let present = call.flag("present", true)?;
-    let content = match (call.secret_text("text")?, present) {
+    let present = call.flag("present", true);
+    let content = match (call.secret_text("text"), present) {
         (Some(text), true) => {
             let text = if text.is_empty() || text.ends_with('\n') { text } else { text + "\n" };
             Some(call.recording()?.keep_text(text))
         }
-        (None, true) => return Err(call.wrong("text", "expected the lines of the block")),
+        (None, true) => {
+            call.refuse("text", "expected the lines of the block");
+            None
+        }
         (_, false) => None,
     };
-    let name = call.opt_text("name")?.unwrap_or_else(|| {
+    let name = call.opt_text("name").unwrap_or_else(|| {
         call.recording().map_or_else(|_| String::new(), |recording| recording.component())
     });
-    let marker = call.opt_text("marker")?.unwrap_or_else(|| "# {mark} olbake: {name}".to_owned());
+    let marker = call.opt_text("marker").unwrap_or_else(|| "# {mark} olbake: {name}".to_owned());
     if !marker.contains("{mark}") {
-        return Err(call.wrong("marker", "expected `{mark}` where BEGIN and END go"));
+        call.refuse("marker", "expected `{mark}` where BEGIN and END go");
     }
     let marker = marker.replace("{name}", &name);
     let action = Action::FileBlock {
-        path: call.path("path")?,
+        path: call.path("path"),
         begin: marker.replace("{mark}", "BEGIN"),
         end: marker.replace("{mark}", "END"),
         content,
         place: place(call)?,
-        validate: validate(call)?,
-        create: call.flag("create", false)?,
+        validate: validate(call),
+        create: call.flag("create", false),
     };
     Ok(vec![titled(call, action)])
 }
 
 fn ini(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let action = Action::FileIni {
-        path: call.path("path")?,
-        section: call.text("section")?,
-        key: call.text("key")?,
-        value: call.opt_text("value")?,
-        validate: validate(call)?,
+        path: call.path("path"),
+        section: call.text("section"),
+        key: call.text("key"),
+        value: call.opt_text("value"),
+        validate: validate(call),
     };
     Ok(vec![titled(call, action)])
 }
@@ -232,10 +246,10 @@ fn ini(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 fn remote(call: &Call<'_, '_>, url: &str) -> Result<Content, Diagnostic> {
     let fine = url.starts_with("https://") || url.starts_with("http://");
     if !fine || url.contains(char::is_whitespace) {
-        return Err(call.wrong("url", format!("expected an `https://` URL, found `{url}`")));
+        call.refuse("url", format!("expected an `https://` URL, found `{url}`"));
     }
     let help = "download it once, run `sha256sum`, and write the 64 digits as `sha256 = \"…\"`";
-    let Some(sum) = call.opt_text("sha256")? else {
+    let Some(sum) = call.opt_text("sha256") else {
         let text = format!("`{}` has no checksum: what it downloads could change under it", call.name);
         return Err(Diagnostic::error("missing-checksum", text).help(help));
     };
@@ -247,25 +261,25 @@ fn remote(call: &Call<'_, '_>, url: &str) -> Result<Content, Diagnostic> {
 }
 
 fn download(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let content = remote(call, &call.text("url")?)?;
+    let content = remote(call, &call.text("url"))?;
     file(call, content)
 }
 
 fn archive(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let (content, name) = match (call.opt_text("src")?, call.opt_text("url")?) {
+    let (content, name) = match (call.opt_text("src"), call.opt_text("url")) {
         (Some(src), None) => (call.file_content("src", &src)?.0, src),
         (None, Some(url)) => (remote(call, &url)?, url),
         _ => return Err(Diagnostic::error("argument", "`files.archive` takes `src`, or `url` and `sha256`")),
     };
-    let members = call.texts("members")?.into_iter().map(Utf8PathBuf::from).collect();
+    let members = call.texts("members").into_iter().map(Utf8PathBuf::from).collect();
     let action = Action::FileArchive {
-        path: call.path("path")?,
+        path: call.path("path"),
         content,
         format: format(call, &name)?,
-        strip: call.opt_number("strip")?.unwrap_or(0),
+        strip: call.opt_number("strip").unwrap_or(0),
         members,
-        owner: call.opt_text("owner")?,
-        group: call.opt_text("group")?,
+        owner: call.opt_text("owner"),
+        group: call.opt_text("group"),
     };
     Ok(vec![titled(call, action)])
 }
@@ -283,7 +297,7 @@ const FORMATS: [(&str, ArchiveFormat); 9] = [
 ];
 
 fn format(call: &Call<'_, '_>, name: &str) -> Result<ArchiveFormat, Diagnostic> {
-    if let Some(given) = call.opt_text("format")? {
+    if let Some(given) = call.opt_text("format") {
         return FORMATS.iter().find(|(known, _)| *known == given).map(|(_, format)| *format).ok_or_else(
             || {
                 let mut problem = call.wrong("format", format!("there is no format `{given}`"));
@@ -305,7 +319,7 @@ fn format(call: &Call<'_, '_>, name: &str) -> Result<ArchiveFormat, Diagnostic> 
 
 fn tree(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let recording = call.recording()?;
-    let src = call.text("src")?;
+    let src = call.text("src");
     let folder = call.session.resolve(recording, &src).map_err(|message| call.wrong("src", message))?;
     let found = call.session.sources.tree(&folder).map_err(|message| call.missing_file("src", message))?;
     let mut entries = Vec::with_capacity(found.len());
@@ -329,36 +343,35 @@ fn tree(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
         entries.push(TreeEntry { path, kind });
     }
     let action = Action::FileTree {
-        path: call.path("path")?,
+        path: call.path("path"),
         entries,
-        delete: call.flag("delete", false)?,
-        owner: call.opt_text("owner")?,
-        group: call.opt_text("group")?,
+        delete: call.flag("delete", false),
+        owner: call.opt_text("owner"),
+        group: call.opt_text("group"),
     };
     Ok(vec![titled(call, action)])
 }
 
 fn generated(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let from_stdout = call.flag("from_stdout", false)?;
-    let argv = call.argv("command")?;
+    let from_stdout = call.flag("from_stdout", false);
+    let argv = call.argv("command");
     if !from_stdout && !argv.iter().any(|word| word.contains("%s")) {
-        return Err(call
-            .wrong("command", "the command does not name the file to make")
-            .help("write `%s` where the file's path goes, or `from_stdout = True`"));
+        let problem = call.wrong("command", "the command does not name the file to make");
+        call.note("command", problem.help("write `%s` where the file's path goes, or `from_stdout = True`"));
     }
     let action =
-        Action::FileGenerated { path: call.path("path")?, argv, from_stdout, ownership: call.ownership()? };
+        Action::FileGenerated { path: call.path("path"), argv, from_stdout, ownership: call.ownership() };
     Ok(vec![titled(call, action)])
 }
 
 fn attributes(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let action = Action::FileAttributes {
-        path: call.path("path")?,
-        ownership: call.ownership()?,
-        acl: call.texts("acl")?,
-        capabilities: call.opt_text("capabilities")?,
-        immutable: call.opt_flag("immutable")?,
-        recursive: call.flag("recursive", false)?,
+        path: call.path("path"),
+        ownership: call.ownership(),
+        acl: call.texts("acl"),
+        capabilities: call.opt_text("capabilities"),
+        immutable: call.opt_flag("immutable"),
+        recursive: call.flag("recursive", false),
     };
     Ok(vec![titled(call, action)])
 }

@@ -8,9 +8,12 @@ mod run;
 mod systemd;
 mod users;
 
+mod namespace;
+
 use starlark::environment::GlobalsBuilder;
 
-use crate::builtin::{Builtin, Row};
+use self::namespace::Namespace;
+use crate::builtin::Row;
 
 /// Puts the operations among the globals.
 pub(crate) fn register(builder: &mut GlobalsBuilder) {
@@ -25,11 +28,6 @@ pub(crate) fn register(builder: &mut GlobalsBuilder) {
         ("users", users::TABLE),
     ];
     for (namespace, rows) in tables {
-        builder.namespace(namespace, |builder| {
-            for row in rows {
-                let name = row.0.rsplit('.').next().unwrap_or(row.0);
-                builder.set(name, Builtin::from(*row));
-            }
-        });
+        builder.set(namespace, Namespace::of(namespace, rows));
     }
 }

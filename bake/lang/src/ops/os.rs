@@ -21,7 +21,7 @@ pub(super) const TABLE: &[Row] = &[
 pub(super) const CRON: &[Row] = &[operation("cron.job", "name schedule command * user? env?", cron)];
 
 fn hostname(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let name = call.text("name")?;
+    let name = call.text("name");
     let fine = !name.is_empty()
         && name.len() <= 64
         && name.split('.').all(|label| {
@@ -31,19 +31,19 @@ fn hostname(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
                 && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
         });
     if !fine {
-        return Err(call.wrong("name", format!("`{name}` is not a host name")));
+        call.refuse("name", format!("`{name}` is not a host name"));
     }
     Ok(vec![Step::new(format!("os.hostname {name}"), Action::Hostname { name })])
 }
 
 fn timezone(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let zone = call.text("zone")?;
+    let zone = call.text("zone");
     let fine = !zone.is_empty()
         && zone.split('/').all(|part| {
             !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_+-".contains(c))
         });
     if !fine {
-        return Err(call.wrong("zone", format!("`{zone}` is not a time zone such as `Europe/Berlin`")));
+        call.refuse("zone", format!("`{zone}` is not a time zone such as `Europe/Berlin`"));
     }
     Ok(vec![Step::new(format!("os.timezone {zone}"), Action::Timezone { zone })])
 }
@@ -62,10 +62,10 @@ fn text_file(call: &Call<'_, '_>, path: String, text: String) -> Result<Step, Di
 
 /// The system's locale. One that is not built in is generated, which needs the package `locales`.
 fn locale(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let locale = call.text("locale")?;
+    let locale = call.text("locale");
     let built_in = matches!(locale.as_str(), "C" | "POSIX" | "C.UTF-8");
     let mut steps = Vec::new();
-    if call.flag("generate", !built_in)? {
+    if call.flag("generate", !built_in) {
         let (language, charset) = locale.split_once('.').unwrap_or((&locale, "UTF-8"));
         // glibc names the folder of a locale by its character set in lower case without signs.
         let folder: String =
@@ -84,38 +84,39 @@ fn locale(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 }
 
 fn sysctl(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let key = call.text("key")?;
+    let key = call.text("key");
     let value = match call.get("value") {
-        Some(value) if value.unpack_str().is_some() => call.text("value")?,
-        Some(_) => call.opt_number::<i64>("value")?.unwrap_or_default().to_string(),
-        None => return Err(call.wrong("value", "expected a number or text")),
+        Some(value) if value.unpack_str().is_some() => call.text("value"),
+        Some(_) => call.opt_number::<i64>("value").unwrap_or_default().to_string(),
+        None => {
+            call.refuse("value", "expected a number or text");
+            String::new()
+        }
     };
     let fine = key.contains('.') && key.chars().all(|c| c.is_ascii_alphanumeric() || "._-/*".contains(c));
     if !fine {
-        return Err(
-            call.wrong("key", format!("`{key}` is not a kernel parameter such as `net.core.somaxconn`"))
-        );
+        call.refuse("key", format!("`{key}` is not a kernel parameter such as `net.core.somaxconn`"));
     }
     let name = key.replace(['.', '/', '*'], "-");
-    let path = call.opt_path("file")?.unwrap_or_else(|| format!("/etc/sysctl.d/60-{name}.conf").into());
+    let path = call.opt_path("file").unwrap_or_else(|| format!("/etc/sysctl.d/60-{name}.conf").into());
     Ok(vec![Step::new(format!("os.sysctl {key}"), Action::Sysctl { key, value, path })])
 }
 
 fn modprobe(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let name = call.text("name")?;
+    let name = call.text("name");
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
-        return Err(call.wrong("name", format!("`{name}` is not a kernel module")));
+        call.refuse("name", format!("`{name}` is not a kernel module"));
     }
-    let blacklist = call.flag("blacklist", false)?;
+    let blacklist = call.flag("blacklist", false);
     let mut steps = Vec::new();
-    if call.flag("load", !blacklist)? {
+    if call.flag("load", !blacklist) {
         steps.push(text_file(call, format!("/etc/modules-load.d/{name}.conf"), format!("{name}\n"))?);
     }
     let mut rules = String::new();
     if blacklist {
         rules.push_str(&format!("blacklist {name}\ninstall {name} /bin/false\n"));
     }
-    if let Some(options) = call.opt_text("options")? {
+    if let Some(options) = call.opt_text("options") {
         rules.push_str(&format!("options {name} {options}\n"));
     }
     if !rules.is_empty() {
@@ -125,18 +126,18 @@ fn modprobe(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 }
 
 fn limits(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let (domain, item) = (call.text("domain")?, call.text("item")?);
+    let (domain, item) = (call.text("domain"), call.text("item"));
     let value = match call.get("value") {
-        Some(value) if value.unpack_str().is_some() => call.text("value")?,
-        _ => call.opt_number::<i64>("value")?.unwrap_or_default().to_string(),
+        Some(value) if value.unpack_str().is_some() => call.text("value"),
+        _ => call.opt_number::<i64>("value").unwrap_or_default().to_string(),
     };
-    let kind = call.opt_text("kind")?.unwrap_or_else(|| "-".to_owned());
+    let kind = call.opt_text("kind").unwrap_or_else(|| "-".to_owned());
     if !matches!(kind.as_str(), "-" | "soft" | "hard") {
-        return Err(call.wrong("kind", format!("expected `soft`, `hard` or `-`, found `{kind}`")));
+        call.refuse("kind", format!("expected `soft`, `hard` or `-`, found `{kind}`"));
     }
     let stem: String =
         format!("{domain}-{item}").replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_");
-    let path = match call.opt_path("file")? {
+    let path = match call.opt_path("file") {
         Some(path) => path.into_string(),
         None => format!("/etc/security/limits.d/60-{stem}.conf"),
     };
@@ -144,11 +145,11 @@ fn limits(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 }
 
 fn hosts(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let address = call.text("address")?;
+    let address = call.text("address");
     if address.parse::<std::net::IpAddr>().is_err() {
-        return Err(call.wrong("address", format!("`{address}` is not an IP address")));
+        call.refuse("address", format!("`{address}` is not an IP address"));
     }
-    let names = call.texts("names")?;
+    let names = call.texts("names");
     Ok(vec![Step::new(format!("os.hosts {address}"), Action::Hosts { address, names })])
 }
 
@@ -156,7 +157,7 @@ fn hosts(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 /// is applied again must not boot it again.
 fn reboot(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let conditional = !call.elements("when_changed").is_empty();
-    let required = call.flag("required", !conditional)?;
+    let required = call.flag("required", !conditional);
     if !required && !conditional {
         return Err(call.wrong("required", "expected `when_changed`, or else it would boot again every time"));
     }
@@ -165,11 +166,11 @@ fn reboot(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 
 /// A certificate that the machine trusts, and the bundle made again when it changed.
 fn ca_certificate(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let name = call.text("name")?;
+    let name = call.text("name");
     if name.is_empty() || name.contains('/') {
-        return Err(call.wrong("name", format!("`{name}` cannot name a file")));
+        call.refuse("name", format!("`{name}` cannot name a file"));
     }
-    let (content, _) = call.file_content("src", &call.text("src")?)?;
+    let (content, _) = call.file_content("src", &call.text("src"))?;
     let stem = name.strip_suffix(".crt").unwrap_or(&name);
     let put = Action::FilePut {
         path: format!("/usr/local/share/ca-certificates/{stem}.crt").into(),
@@ -185,24 +186,24 @@ fn ca_certificate(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 }
 
 fn cron(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let (name, schedule) = (call.text("name")?, call.text("schedule")?);
+    let (name, schedule) = (call.text("name"), call.text("schedule"));
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
-        return Err(call.wrong(
+        call.refuse(
             "name",
             format!("`{name}`: cron reads only files named with letters, digits, `-` and `_`"),
-        ));
+        );
     }
     let fields = schedule.split_whitespace().count();
     if fields != 5 && !(fields == 1 && schedule.starts_with('@')) {
-        return Err(call.wrong("schedule", format!("expected five fields or `@daily`, found `{schedule}`")));
+        call.refuse("schedule", format!("expected five fields or `@daily`, found `{schedule}`"));
     }
-    let user = call.opt_text("user")?.unwrap_or_else(|| "root".to_owned());
-    let command = call.text("command")?;
+    let user = call.opt_text("user").unwrap_or_else(|| "root".to_owned());
+    let command = call.text("command");
     if command.contains('\n') {
-        return Err(call.wrong("command", "expected one line"));
+        call.refuse("command", "expected one line");
     }
     let mut text = String::new();
-    if let Some(env) = call.json("env")? {
+    if let Some(env) = call.json("env") {
         for (key, value) in env.as_object().into_iter().flatten() {
             text.push_str(&format!("{key}={}\n", value.as_str().unwrap_or_default()));
         }

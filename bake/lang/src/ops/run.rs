@@ -24,15 +24,15 @@ pub(super) const TABLE: &[Row] = &[
 ];
 
 fn command(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let shell = call.flag("shell", false)?;
-    let argv = if shell { vec![call.text("command")?] } else { call.argv("command")? };
+    let shell = call.flag("shell", false);
+    let argv = if shell { vec![call.text("command")] } else { call.argv("command") };
     let title = format!("run.command {}", shorten(&argv.join(" ")));
     let run = Run { argv, shell, ..common(call)? };
     Ok(vec![Step::new(title, Action::Run(Box::new(run)))])
 }
 
 fn script(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let (content, title) = match (call.opt_text("src")?, call.secret_text("text")?) {
+    let (content, title) = match (call.opt_text("src"), call.secret_text("text")) {
         (Some(src), None) => (call.file_content("src", &src)?.0, src),
         (None, Some(text)) => {
             let first = text
@@ -44,7 +44,7 @@ fn script(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
         }
         _ => return Err(Diagnostic::error("argument", "`run.script` takes `src` or `text`")),
     };
-    let argv = call.opt_argv("args")?.unwrap_or_default();
+    let argv = call.opt_argv("args").unwrap_or_default();
     let run = Run { argv, script: Some(content), ..common(call)? };
     Ok(vec![Step::new(format!("run.script {title}"), Action::Run(Box::new(run)))])
 }
@@ -65,31 +65,31 @@ fn common(call: &Call<'_, '_>) -> Result<Run, Diagnostic> {
     secrets.dedup();
     let declared = call.given("reads").is_some() || call.given("writes").is_some();
     let effects =
-        declared.then(|| Ok(DeclaredEffects { reads: call.paths("reads")?, writes: call.paths("writes")? }));
+        declared.then(|| DeclaredEffects { reads: call.paths("reads"), writes: call.paths("writes") });
     let stdin =
-        call.secret_text("stdin")?.map(|text| call.recording().map(|recording| recording.keep_text(text)));
+        call.secret_text("stdin").map(|text| call.recording().map(|recording| recording.keep_text(text)));
     Ok(Run {
         argv: Vec::new(),
         script: None,
         shell: false,
         env,
         secrets,
-        cwd: call.opt_path("cwd")?,
-        user: call.opt_text("user")?,
+        cwd: call.opt_path("cwd"),
+        user: call.opt_text("user"),
         stdin: stdin.transpose()?,
-        creates: call.opt_path("creates")?,
-        unless: call.opt_argv("unless")?,
-        only_if: call.opt_argv("only_if")?,
-        ok_codes: call.numbers("ok_codes")?,
-        changed_codes: call.numbers("changed_codes")?,
-        timeout_seconds: call.opt_seconds("timeout")?,
-        retries: call.opt_number("retries")?.unwrap_or(0),
-        effects: effects.transpose()?,
+        creates: call.opt_path("creates"),
+        unless: call.opt_argv("unless"),
+        only_if: call.opt_argv("only_if"),
+        ok_codes: call.numbers("ok_codes"),
+        changed_codes: call.numbers("changed_codes"),
+        timeout_seconds: call.opt_seconds("timeout"),
+        retries: call.opt_number("retries").unwrap_or(0),
+        effects,
     })
 }
 
 fn environment(call: &Call<'_, '_>) -> Result<BTreeMap<String, String>, Diagnostic> {
-    let Some(value) = call.json("env")? else { return Ok(BTreeMap::new()) };
+    let Some(value) = call.json("env") else { return Ok(BTreeMap::new()) };
     let entries = value.as_object().ok_or_else(|| call.wrong("env", "expected a dictionary of texts"))?;
     let mut env = BTreeMap::new();
     for (name, value) in entries {

@@ -39,19 +39,19 @@ const SUFFIXES: [&str; 11] = [
 ];
 
 /// A unit's name; without a suffix it is a service.
-fn unit_name(call: &Call<'_, '_>, parameter: &str) -> Result<String, Diagnostic> {
-    let name = call.text(parameter)?;
+fn unit_name(call: &Call<'_, '_>, parameter: &str) -> String {
+    let name = call.text(parameter);
     let fine = !name.is_empty()
         && name.len() < 256
         && name.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c));
     if !fine {
-        return Err(call.wrong(parameter, format!("`{name}` is not a name of a unit")));
+        call.refuse(parameter, format!("`{name}` is not a name of a unit"));
     }
     let suffixed = name.rsplit_once('.').is_some_and(|(_, suffix)| SUFFIXES.contains(&suffix));
-    Ok(if suffixed { name } else { format!("{name}.service") })
+    if suffixed { name } else { format!("{name}.service") }
 }
 
-fn service_step(call: &Call<'_, '_>, unit: String, enabled: Option<bool>) -> Result<Step, Diagnostic> {
+fn service_step(call: &Call<'_, '_>, unit: String, enabled: Option<bool>) -> Step {
     let title = format!("systemd.service {unit}");
     let action = Action::Service {
         unit,
@@ -61,30 +61,30 @@ fn service_step(call: &Call<'_, '_>, unit: String, enabled: Option<bool>) -> Res
         restart_on: Vec::new(),
         reload_on: Vec::new(),
     };
-    Ok(Step {
-        restart_on: call.targets("restart_on")?,
-        reload_on: call.targets("reload_on")?,
+    Step {
+        restart_on: call.targets("restart_on"),
+        reload_on: call.targets("reload_on"),
         ..Step::new(title, action)
-    })
+    }
 }
 
 fn service(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let unit = unit_name(call, "unit")?;
-    let running = call.opt_flag("running")?;
-    if running == Some(true) && call.opt_text("why")?.is_none() {
+    let unit = unit_name(call, "unit");
+    let running = call.opt_flag("running");
+    if running == Some(true) && call.opt_text("why").is_none() {
         return Err(starts_without_why(call));
     }
-    let mut step = service_step(call, unit, call.opt_flag("enabled")?)?;
+    let mut step = service_step(call, unit, call.opt_flag("enabled"));
     if let Action::Service { running: field, masked, .. } = &mut step.action {
         *field = running;
-        *masked = call.opt_flag("masked")?;
+        *masked = call.opt_flag("masked");
     }
     Ok(vec![step])
 }
 
 fn mask(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let unit = unit_name(call, "unit")?;
-    let masked = call.flag("masked", true)?;
+    let unit = unit_name(call, "unit");
+    let masked = call.flag("masked", true);
     let title = format!("{} {unit}", call.name);
     let action = Action::Service {
         unit,
@@ -117,10 +117,10 @@ fn unit_text(call: &Call<'_, '_>, parameter: &str) -> Result<String, Diagnostic>
         return Err(call.wrong(parameter, "expected sections or text"));
     };
     if value.unpack_str().is_some() {
-        let text = call.secret_text(parameter)?.unwrap_or_default();
+        let text = call.secret_text(parameter).unwrap_or_default();
         return Ok(if text.ends_with('\n') { text } else { text + "\n" });
     }
-    let sections = call.json(parameter)?.unwrap_or_default();
+    let sections = call.json(parameter).unwrap_or_default();
     let text = sections_text(&sections).map_err(|message| call.wrong(parameter, message))?;
     call.session.known_secrets(&text).map_err(|message| call.wrong(parameter, message))?;
     Ok(text)
@@ -197,11 +197,11 @@ fn quote(word: &str) -> String {
 }
 
 fn unit(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let unit = unit_name(call, "unit")?;
+    let unit = unit_name(call, "unit");
     let text = unit_text(call, "content")?;
-    let mut steps = vec![unit_file(call, &unit, text, call.opt_mode("mode")?)?];
-    let enabled = call.opt_flag("enabled")?;
-    let service = service_step(call, unit, enabled)?;
+    let mut steps = vec![unit_file(call, &unit, text, call.opt_mode("mode"))?];
+    let enabled = call.opt_flag("enabled");
+    let service = service_step(call, unit, enabled);
     if enabled.is_some() || !service.restart_on.is_empty() || !service.reload_on.is_empty() {
         steps.push(service);
     }
@@ -209,14 +209,14 @@ fn unit(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 }
 
 fn dropin(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let unit = unit_name(call, "unit")?;
-    let name = call.text("name")?;
+    let unit = unit_name(call, "unit");
+    let name = call.text("name");
     let stem = name.strip_suffix(".conf").unwrap_or(&name);
     if stem.is_empty() || stem.contains('/') {
         return Err(call.wrong("name", format!("`{name}` cannot name a file")));
     }
     let text = unit_text(call, "content")?;
-    Ok(vec![unit_file(call, &format!("{unit}.d/{stem}.conf"), text, call.opt_mode("mode")?)?])
+    Ok(vec![unit_file(call, &format!("{unit}.d/{stem}.conf"), text, call.opt_mode("mode"))?])
 }
 
 fn section(keys: Vec<(&str, Option<Json>)>) -> Json {
@@ -229,16 +229,16 @@ fn sections(all: Vec<(&str, Json)>) -> Json {
 }
 
 fn timer(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let name = call.text("name")?;
+    let name = call.text("name");
     let stem = name.strip_suffix(".timer").unwrap_or(&name).to_owned();
-    let command = call.opt_argv("command")?;
-    let target = call.opt_text("unit")?;
+    let command = call.opt_argv("command");
+    let target = call.opt_text("unit");
     let schedule = ["on_calendar", "on_boot", "on_active", "on_unit_active"];
     if schedule.iter().all(|parameter| call.get(parameter).is_none()) {
         return Err(Diagnostic::error("argument", format!("the timer `{stem}` has no schedule"))
             .help("give `on_calendar`, `on_boot`, `on_active` or `on_unit_active`"));
     }
-    let description = call.opt_text("description")?.unwrap_or_else(|| stem.clone());
+    let description = call.opt_text("description").unwrap_or_else(|| stem.clone());
     let mut steps = Vec::new();
     let activated = match (command, target) {
         (Some(command), None) => {
@@ -246,7 +246,7 @@ fn timer(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
             let mut service = section(vec![
                 ("Type", Some("oneshot".into())),
                 ("ExecStart", Some(command.into())),
-                ("User", call.opt_text("user")?.map(Json::from)),
+                ("User", call.opt_text("user").map(Json::from)),
             ]);
             merge(call, &mut service)?;
             let body = sections(vec![
@@ -266,19 +266,19 @@ fn timer(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
         }
     };
     let texts =
-        |parameter: &str| call.texts(parameter).map(|texts| (!texts.is_empty()).then(|| Json::from(texts)));
+        |parameter: &str| Some(call.texts(parameter)).filter(|texts| !texts.is_empty()).map(Json::from);
     let body = sections(vec![
         ("Unit", section(vec![("Description", Some(description.into()))])),
         (
             "Timer",
             section(vec![
-                ("OnCalendar", texts("on_calendar")?),
-                ("OnBootSec", call.opt_text("on_boot")?.map(Json::from)),
-                ("OnActiveSec", call.opt_text("on_active")?.map(Json::from)),
-                ("OnUnitActiveSec", call.opt_text("on_unit_active")?.map(Json::from)),
-                ("RandomizedDelaySec", call.opt_text("delay")?.map(Json::from)),
-                ("AccuracySec", call.opt_text("accuracy")?.map(Json::from)),
-                ("Persistent", call.opt_flag("persistent")?.map(Json::from)),
+                ("OnCalendar", texts("on_calendar")),
+                ("OnBootSec", call.opt_text("on_boot").map(Json::from)),
+                ("OnActiveSec", call.opt_text("on_active").map(Json::from)),
+                ("OnUnitActiveSec", call.opt_text("on_unit_active").map(Json::from)),
+                ("RandomizedDelaySec", call.opt_text("delay").map(Json::from)),
+                ("AccuracySec", call.opt_text("accuracy").map(Json::from)),
+                ("Persistent", call.opt_flag("persistent").map(Json::from)),
                 ("Unit", Some(activated.into())),
             ]),
         ),
@@ -286,13 +286,13 @@ fn timer(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     ]);
     let text = sections_text(&body).map_err(|message| call.wrong("name", message))?;
     steps.push(unit_file(call, &format!("{stem}.timer"), text, None)?);
-    steps.push(enable(format!("{stem}.timer"), call.flag("enabled", true)?));
+    steps.push(enable(format!("{stem}.timer"), call.flag("enabled", true)));
     Ok(steps)
 }
 
 /// Lays the recipe's own keys for the service of a timer over those that it needs.
 fn merge(call: &Call<'_, '_>, service: &mut Json) -> Result<(), Diagnostic> {
-    let Some(own) = call.json("service")? else { return Ok(()) };
+    let Some(own) = call.json("service") else { return Ok(()) };
     let (Some(own), Some(keys)) = (own.as_object(), service.as_object_mut()) else {
         return Err(call.wrong("service", "expected a dictionary of keys for `[Service]`"));
     };
@@ -315,8 +315,8 @@ fn enable(unit: String, enabled: bool) -> Step {
 
 /// Units that act on a service when files change: a path unit and the service that it starts.
 fn path_watch(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let watched = unit_name(call, "unit")?;
-    let verb = call.opt_text("action")?.unwrap_or_else(|| "reload".to_owned());
+    let watched = unit_name(call, "unit");
+    let verb = call.opt_text("action").unwrap_or_else(|| "reload".to_owned());
     let argument = match verb.as_str() {
         "reload" => "reload-or-restart",
         "restart" => "try-restart",
@@ -328,9 +328,9 @@ fn path_watch(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
         }
     };
     let base = watched.strip_suffix(".service").unwrap_or(&watched);
-    let stem = call.opt_text("name")?.unwrap_or_else(|| format!("{base}-watch"));
+    let stem = call.opt_text("name").unwrap_or_else(|| format!("{base}-watch"));
     let paths: Vec<Json> =
-        call.paths("paths")?.into_iter().map(|path| Json::from(path.into_string())).collect();
+        call.paths("paths").into_iter().map(|path| Json::from(path.into_string())).collect();
     if paths.is_empty() {
         return Err(call.wrong("paths", "expected the paths to watch"));
     }
@@ -341,7 +341,7 @@ fn path_watch(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
             section(vec![
                 ("PathChanged", Some(paths.into())),
                 ("Unit", Some(format!("{stem}.service").into())),
-                ("TriggerLimitBurst", call.opt_number::<u32>("trigger_limit")?.map(Json::from)),
+                ("TriggerLimitBurst", call.opt_number::<u32>("trigger_limit").map(Json::from)),
             ]),
         ),
         ("Install", section(vec![("WantedBy", Some("multi-user.target".into()))])),
@@ -361,7 +361,7 @@ fn path_watch(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     Ok(vec![
         unit_file(call, &format!("{stem}.service"), text(&actor)?, None)?,
         unit_file(call, &format!("{stem}.path"), text(&watcher)?, None)?,
-        enable(format!("{stem}.path"), call.flag("enabled", true)?),
+        enable(format!("{stem}.path"), call.flag("enabled", true)),
     ])
 }
 

@@ -18,7 +18,7 @@ use super::document::RESERVED;
 use super::recording::StackRecording;
 use super::{policy, values};
 use crate::builtin::{Builtin, Call, Row, declaration};
-use crate::declare::{Declared, is_function, schema_of};
+use crate::declare::{Declared, is_function, note_parameters, schema_of, takes};
 use crate::values::to_json;
 
 const TABLE: &[Row] = &[
@@ -53,6 +53,9 @@ fn project<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'v
     let stack = call.given("stack").unwrap_or(Value::new_none());
     if !is_function(stack) {
         return Err(call.wrong("stack", "expected a function: `def stack(c, ctx): …`"));
+    }
+    if !takes(stack, 2) {
+        note_parameters(call, "stack", stack, "the configuration and the context", "(c, ctx)");
     }
     let (schema, settings_span, functions) = match call.get("config") {
         Some(value) => {
@@ -121,7 +124,7 @@ fn output<'v>(call: &Call<'v, '_>, _: &mut Evaluator<'v, '_, '_>) -> Made<'v> {
 }
 
 fn record_output(call: &Call<'_, '_>, recording: &StackRecording) -> Result<(), Diagnostic> {
-    let name = call.text("name")?;
+    let name = call.try_text("name")?;
     let fine = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !fine {

@@ -100,7 +100,7 @@ fn other_stack(
     call: &Call<'_, '_>,
     recording: &StackRecording,
 ) -> Result<(StackName, OtherStack), Diagnostic> {
-    let text = call.text("name")?;
+    let text = call.try_text("name")?;
     let unknown = || {
         let known = recording.stacks.iter().map(StackName::as_str);
         let with_environment = format!("{text}.{}", recording.stack.environment());
@@ -150,7 +150,7 @@ fn find_image(
     call: &Call<'_, '_>,
     recording: &StackRecording,
 ) -> Result<(Option<ImageRef>, Digest), Diagnostic> {
-    let text = call.text("image")?;
+    let text = call.try_text("image")?;
     let image: ImageRef = text
         .parse()
         .map_err(|error: olbake_core::names::NameError| call.wrong("image", error.to_string()))?;
@@ -210,7 +210,7 @@ fn file<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'v> {
 
 /// A file of the project, or of the workspace after `//`.
 fn read_file(call: &Call<'_, '_>, recording: &StackRecording) -> Result<(Utf8PathBuf, Arc<str>), Diagnostic> {
-    let written = call.text("path")?;
+    let written = call.try_text("path")?;
     let (folder, inner) = match written.strip_prefix("//") {
         Some(inner) => (Utf8Path::new(""), inner),
         None => (recording.folder.as_path(), written.as_str()),

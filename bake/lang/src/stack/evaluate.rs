@@ -123,6 +123,7 @@ impl Running<'_> {
             recording: None,
             stack: Some(recording),
             judging: None,
+            problems: RefCell::default(),
         };
         let values = configuration.values(&self.declaration.schema);
         let act = |module: Module<'_>| {
@@ -171,7 +172,10 @@ impl Running<'_> {
                 fault::definition(&session.file, &text, stack.function_name().unwrap_or_default())
             });
             let place = place.or_else(|| self.declaration.span.clone());
-            recording.report(recording.missed.explain(fault::diagnose_at(error, place)));
+            let problem = recording.missed.explain(fault::diagnose_at(error, place));
+            if !fault::follows(&problem) {
+                recording.report(problem);
+            }
         }
         Ok(computed)
     }

@@ -17,7 +17,7 @@ use starlark::values::structs::{AllocStruct, StructRef};
 use starlark::values::{Heap, Value};
 
 use crate::builtin::Call;
-use crate::declare::{Declared, is_function};
+use crate::declare::{Declared, is_function, note_parameters, takes};
 use crate::fault;
 use crate::loader::{self, Loaded};
 use crate::session::Session;
@@ -76,10 +76,13 @@ type Made<'v> = Result<Value<'v>, Diagnostic>;
 
 /// `policy(name, check = …)`.
 pub(super) fn policy<'v>(call: &Call<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> Made<'v> {
-    let name = call.text("name")?;
+    let name = call.try_text("name")?;
     let check = call.given("check").unwrap_or(Value::new_none());
     if !is_function(check) {
         return Err(call.wrong("check", "expected a function of the plan: `def check(plan): …`"));
+    }
+    if !takes(check, 1) {
+        note_parameters(call, "check", check, "the plan", "(plan)");
     }
     let file = &call.session.file;
     let own = call.at.as_ref().is_none_or(|at| at.file == *file);
@@ -173,6 +176,7 @@ impl Workspace {
             recording: None,
             stack: None,
             judging: Some(judging),
+            problems: RefCell::default(),
         };
         let act = |module: Module<'_>| run_all(&module, &session, &files, plan, declaration);
         fault::guarded(FOLDER, || Module::with_temp_heap(act))??;
