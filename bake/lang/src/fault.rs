@@ -1,7 +1,6 @@
 //! What went wrong in the interpreter, as diagnostics with places.
 
 use std::fmt;
-use std::panic::{self, AssertUnwindSafe};
 
 use olbake_core::diagnostic::Diagnostic;
 use olbake_core::settings::nearest;
@@ -9,9 +8,7 @@ use olbake_core::span::Span;
 use starlark::codemap::FileSpan;
 
 use crate::values::STAND_IN;
-
-/// The most calls and loop turns of one evaluation.
-pub(crate) const STEP_LIMIT: u64 = 1_000_000;
+use crate::watch::{STEP_LIMIT, too_large};
 
 /// A diagnostic on its way through the interpreter.
 #[derive(Debug)]
@@ -24,17 +21,6 @@ impl fmt::Display for Raised {
 }
 
 impl std::error::Error for Raised {}
-
-/// Runs an evaluation; where the interpreter itself gives up (text of gigabytes, values nested without end), that is a
-/// fault of the recipe in `file` and not the end of the program.
-pub(crate) fn guarded<T>(file: &str, run: impl FnOnce() -> T) -> Result<T, Diagnostic> {
-    panic::catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
-        let reason = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let reason = reason.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
-        let start = Span { file: file.to_owned(), line: 1, column: 1, end_line: 1, end_column: 1 };
-        Diagnostic::error("endless", format!("the interpreter gave up on this recipe: {reason}")).at(start)
-    })
-}
 
 /// Stops the evaluation with a diagnostic.
 #[cold]
@@ -61,12 +47,13 @@ pub(crate) fn span(at: &FileSpan) -> Span {
     }
 }
 
-/// An error of the interpreter as a diagnostic, at `place` where the interpreter knows none.
-pub(crate) fn diagnose_at(error: starlark::Error, place: Option<Span>) -> Diagnostic {
-    let mut diagnostic = diagnose(error);
-    diagnostic.span = diagnostic.span.or(place);
-    diagnostic
+/// Whether an evaluation took too many steps.
+pub(crate) fn is_out_of_steps(error: &starlark::Error) -> bool {
+    error.to_string().contains(OUT_OF_STEPS)
 }
+
+/// What the interpreter says where an evaluation took too many steps.
+const OUT_OF_STEPS: &str = "ticks has been exceeded";
 
 /// The place where a function of a file is defined.
 pub(crate) fn definition(file: &str, text: &str, function: &str) -> Option<Span> {
@@ -148,7 +135,7 @@ const NO_PRINT: &str = "a recipe prints nothing: to see a value, end the evaluat
 
 /// The interpreter's words as ours: a fragment, and its suggestion as help.
 fn reworded(kind: &str, message: &str) -> Diagnostic {
-    if message.contains("ticks has been exceeded") {
+    if message.contains(OUT_OF_STEPS) {
         return Diagnostic::error("endless", format!("the recipe did not end within {STEP_LIMIT} steps"))
             .help("a loop or recursion here has no end that is near enough");
     }
@@ -157,7 +144,7 @@ fn reworded(kind: &str, message: &str) -> Diagnostic {
             .help("recipes describe a machine; write the repetition as a loop over a list");
     }
     if message.contains("Heap memory limit") {
-        return Diagnostic::error("endless", "the recipe uses more memory than a recipe may");
+        return too_large();
     }
     let message = message.strip_prefix("fail:").unwrap_or(message).trim();
     let message = message.strip_prefix("fail: ").unwrap_or(message);
@@ -187,13 +174,6 @@ fn lower_first(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_interpreter_that_gives_up_is_a_fault_of_the_recipe() {
-        assert_eq!(guarded("a.star", || 1), Ok(1));
-        let fault = guarded("a.star", || panic!("len overflow")).expect_err("a fault");
-        assert_eq!(fault.to_string(), "a.star:1:1: the interpreter gave up on this recipe: len overflow");
-    }
 
     #[test]
     fn messages_of_the_interpreter_become_fragments() {

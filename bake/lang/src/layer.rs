@@ -26,7 +26,8 @@ use crate::session::{Recording, Session, Stored};
 use crate::sources::Sources;
 use crate::template::Templates;
 use crate::values::{Facts, MachineView, SettingsData, SettingsView};
-use crate::{fault, finish, loader};
+use crate::watch::{self, Watch};
+use crate::{fault, finish};
 
 /// A component of the workspace.
 pub(crate) struct Component {
@@ -119,15 +120,15 @@ pub(crate) fn evaluate(used: Use<'_>) -> Result<LayerDraft, Failed> {
         judging: None,
         problems: RefCell::default(),
     };
-    let run = |module: Module<'_>| {
+    let run = |module: Module<'_>, watch: &Watch| {
         let mut eval = Evaluator::new(&module);
-        loader::limit(&mut eval);
+        watch.limit(&mut eval);
         eval.extra = Some(&session);
-        let run = Runner { component, span: span.as_ref(), facts: &facts };
+        let run = Runner { component, span: span.as_ref(), facts: &facts, watch };
         run.all(&mut eval, values, &session)
     };
-    let outcome =
-        fault::guarded(&session.file, || Module::with_temp_heap(run)).map_err(|problem| vec![problem])?;
+    let outcome = watch::guarded(&session.file, |watch| Module::with_temp_heap(|module| run(module, watch)))
+        .map_err(|problem| vec![problem])?;
     let (settings, computed) = outcome?;
     let Some(recording) = session.recording else { return Err(Vec::new().into()) };
     let (finished, conflicts) = finish::finish(&component.name, recording.drafts.into_inner());
@@ -151,6 +152,7 @@ struct Runner<'a> {
     component: &'a Component,
     span: Option<&'a Span>,
     facts: &'a Arc<Facts>,
+    watch: &'a Watch,
 }
 
 impl Runner<'_> {
@@ -191,11 +193,14 @@ impl Runner<'_> {
                     fault::definition(&session.file, &text, function.function_name().unwrap_or_default())
                 });
                 let place = place.or_else(|| self.component.declaration.span.clone());
-                let problem = fault::diagnose_at(error, place);
+                let problem = self.watch.diagnose(&session.sources, error, place);
                 recording
                     .problems
                     .borrow_mut()
                     .extend(Some(problem).filter(|problem| !fault::follows(problem)));
+                if watch::is_spent(eval) {
+                    break;
+                }
             }
         }
         Ok((settings, computed))

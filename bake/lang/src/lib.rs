@@ -27,6 +27,7 @@ mod stack;
 mod template;
 mod types;
 mod values;
+mod watch;
 mod workspace;
 
 pub use stack::{Evaluated, ImageOf, OtherStack, OutputsOf, StackInputs, Violation, WantedImage};

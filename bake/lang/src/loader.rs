@@ -17,14 +17,12 @@ use starlark::syntax::{AstModule, Dialect, DialectTypes};
 use starlark::values::OwnedFrozenValue;
 
 use crate::declare::Declared;
-use crate::fault::{self, STEP_LIMIT};
+use crate::fault;
 use crate::plan::unique;
 use crate::session::Session;
 use crate::sources::Sources;
+use crate::watch::{self, Watch};
 use crate::{declare, ops, rewrite, stack, types};
-
-/// The most memory that a recipe's values may take.
-const HEAP_LIMIT: usize = 256 << 20;
 
 /// What recipes can name where no provider is known.
 static GLOBALS: LazyLock<Globals> = LazyLock::new(|| globals().build());
@@ -73,15 +71,6 @@ pub(crate) struct Loader {
     sources: Arc<Sources>,
     globals: Globals,
     loaded: Mutex<HashMap<String, Outcome>>,
-}
-
-/// Sets the limits of an evaluation: a recipe ends, whatever it says.
-pub(crate) fn limit(eval: &mut Evaluator<'_, '_, '_>) {
-    // Each can fail only when it was set before, and the evaluator is new.
-    let set = eval.set_max_callstack_size(100).is_ok()
-        & eval.set_max_heap_size(HEAP_LIMIT).is_ok()
-        & eval.set_max_tick_count(STEP_LIMIT).is_ok();
-    debug_assert!(set, "limits are set once");
 }
 
 impl Loader {
@@ -173,19 +162,20 @@ impl Loader {
             judging: None,
             problems: RefCell::default(),
         };
-        let evaluate = |module: Module<'_>| -> Result<FrozenModule, Diagnostic> {
+        let evaluate = |module: Module<'_>, watch: &Watch| -> Result<FrozenModule, Diagnostic> {
             {
                 let mut eval = Evaluator::new(&module);
-                limit(&mut eval);
+                watch.limit(&mut eval);
                 eval.set_loader(&modules);
                 eval.extra = Some(&session);
                 let start = Span { file: file.to_owned(), line: 1, column: 1, end_line: 1, end_column: 1 };
                 eval.eval_module(ast, &self.globals)
-                    .map_err(|error| fault::diagnose_at(error, Some(start)))?;
+                    .map_err(|error| watch.diagnose(&self.sources, error, Some(start)))?;
             }
             module.freeze().map_err(|error| Diagnostic::error("recipe", error.err_msg))
         };
-        let outcome = fault::guarded(file, || Module::with_temp_heap(evaluate)).and_then(|outcome| outcome);
+        let outcome = watch::guarded(file, |watch| Module::with_temp_heap(|module| evaluate(module, watch)))
+            .and_then(|outcome| outcome);
         let mut problems = session.problems.take();
         match outcome {
             Ok(module) if problems.is_empty() => {

@@ -189,6 +189,21 @@ fn endless_recipes_end() {
     let recursion = component("    deeper(1)")
         .replace("\ndef install", "\ndef deeper(n):\n    return deeper(n + 1)\n\ndef install");
     note(&mut found, problems(&one(&recursion, ""), &inputs()));
+    // One end of steps is enough, though `verify` has none left either.
+    let with_verify = component("    for i in range(10):\n        x = 1\n        for j in range(1000000000):\n            x = j\n            x = i")
+        .replace("\ncomponent(", "\ndef verify(s, m):\n    for i in range(100000):\n        x = i\n\ncomponent(")
+        .replace("install = install)", "install = install, verify = verify)");
+    note(&mut found, problems(&one(&with_verify, ""), &inputs()));
+    note(
+        &mut found,
+        check_install(
+            "    x = \"ab\"\n    for i in range(100):\n        x = x + x\n    files.content(\"/etc/a\", x)",
+        ),
+    );
+    note(&mut found, check_install("    x = [1]\n    for i in range(100):\n        x = x + x"));
+    note(&mut found, check_install("    x = 1\n    y = \"ab\" * 3000000000"));
+    let top_level = "x = \"ab\"\nfor i in range(100):\n    x += x\n";
+    note(&mut found, problems(&one(top_level, ""), &inputs()));
     let top_level = format!("X = [y for y in range(2000000000)]\n{}", component("    pass"));
     note(&mut found, problems(&one(&top_level, ""), &inputs()));
     assert_snapshot!(found);

@@ -85,11 +85,11 @@ pub(super) fn mode(text: &str) -> Result<u32, Expected> {
 }
 
 /// What was most likely meant by bits that were written as a decimal number: `0o644` by 644, which is `0o1204`. Bits
-/// make sense where a group may do no more than the owner, and everybody no more than the group.
+/// make sense where the owner may read, a group may do no more than the owner, and everybody no more than the group.
 pub fn decimal_mode(bits: u32) -> Option<u32> {
     let sensible = |bits: u32| {
         let [owner, group, others] = [bits >> 6 & 7, bits >> 3 & 7, bits & 7];
-        owner & group == group && group & others == others
+        owner & 4 != 0 && owner & group == group && group & others == others
     };
     let meant = mode(&bits.to_string()).ok()?;
     (bits > 7 && sensible(meant) && !sensible(bits)).then_some(meant)

@@ -24,11 +24,12 @@ use super::recording::{Missed, StackRecording};
 use super::{Evaluated, StackInputs};
 use crate::declare::Declared;
 use crate::fault;
-use crate::loader::{self, Loaded};
+use crate::loader::Loaded;
 use crate::plan::unique;
 use crate::rules::{Computed, RuleFunctions, Rules};
 use crate::session::Session;
 use crate::values::SettingsView;
+use crate::watch::{self, Watch};
 use crate::workspace::{Workspace, nothing_declared};
 
 /// A stack, evaluated, and where it reads others.
@@ -126,13 +127,14 @@ impl Running<'_> {
             problems: RefCell::default(),
         };
         let values = configuration.values(&self.declaration.schema);
-        let act = |module: Module<'_>| {
+        let act = |module: Module<'_>, watch: &Watch| {
             let mut eval = Evaluator::new(&module);
-            loader::limit(&mut eval);
+            watch.limit(&mut eval);
             eval.extra = Some(&session);
-            self.call(&mut eval, values, &session)
+            self.call(&mut eval, values, &session, watch)
         };
-        let computed = fault::guarded(&session.file, || Module::with_temp_heap(act))??;
+        let computed =
+            watch::guarded(&session.file, |watch| Module::with_temp_heap(|module| act(module, watch)))??;
         let Some(recording) = session.stack else { return Err(Diagnostics::default()) };
         let (declaration, references) = finish(self.workspace, recording)?;
         let Configuration { settings, sealed, warnings, problems: _ } = configuration;
@@ -146,6 +148,7 @@ impl Running<'_> {
         eval: &mut Evaluator<'v, '_, '_>,
         values: Vec<Json>,
         session: &Session,
+        watch: &Watch,
     ) -> Result<Computed, Diagnostics> {
         let (Some(functions), Some(recording)) = (&self.loaded.functions, &session.stack) else {
             return Err(Diagnostics::default());
@@ -172,7 +175,7 @@ impl Running<'_> {
                 fault::definition(&session.file, &text, stack.function_name().unwrap_or_default())
             });
             let place = place.or_else(|| self.declaration.span.clone());
-            let problem = recording.missed.explain(fault::diagnose_at(error, place));
+            let problem = recording.missed.explain(watch.diagnose(&session.sources, error, place));
             if !fault::follows(&problem) {
                 recording.report(problem);
             }

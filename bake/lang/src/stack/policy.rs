@@ -18,10 +18,10 @@ use starlark::values::{Heap, Value};
 
 use crate::builtin::Call;
 use crate::declare::{Declared, is_function, note_parameters, takes};
-use crate::fault;
-use crate::loader::{self, Loaded};
+use crate::loader::Loaded;
 use crate::session::Session;
 use crate::values::from_json;
+use crate::watch::{self, Watch};
 use crate::workspace::{Workspace, nothing_declared};
 
 /// The folder of policies.
@@ -178,13 +178,15 @@ impl Workspace {
             judging: Some(judging),
             problems: RefCell::default(),
         };
-        let act = |module: Module<'_>| run_all(&module, &session, &files, plan, declaration);
-        fault::guarded(FOLDER, || Module::with_temp_heap(act))??;
+        let act =
+            |watch: &Watch, module: Module<'_>| run_all(watch, &module, &session, &files, plan, declaration);
+        watch::guarded(FOLDER, |watch| Module::with_temp_heap(|module| act(watch, module)))??;
         Ok(session.judging.map(|judging| judging.violations.into_inner()).unwrap_or_default())
     }
 }
 
 fn run_all(
+    watch: &Watch,
     module: &Module<'_>,
     session: &Session,
     files: &[Arc<Loaded>],
@@ -203,10 +205,10 @@ fn run_all(
                 judging.policy.replace(policy.clone());
             }
             let mut eval = Evaluator::new(module);
-            loader::limit(&mut eval);
+            watch.limit(&mut eval);
             eval.extra = Some(session);
             if let Err(error) = eval.eval_function(function, &[plan], &[]) {
-                problems.push(fault::diagnose_at(error, policy.span.clone()));
+                problems.push(watch.diagnose(&session.sources, error, policy.span.clone()));
             }
         }
     }
