@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use allocative::Allocative;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::Digest;
 use olbake_core::diagnostic::Diagnostic;
 use olbake_core::operation::{Action, Content, Ownership, Phase};
@@ -32,6 +32,7 @@ use starlark::values::tuple::TupleRef;
 use starlark::values::{Heap, NoSerialize, StarlarkValue, UnpackValue, Value, ValueLike, starlark_value};
 
 use crate::fault;
+use crate::ops::written::{self, Fault};
 use crate::session::{Common, Recording, Session, Target};
 use crate::values::{Handle, StandIn, stands_in, to_json};
 
@@ -418,6 +419,37 @@ impl<'v> Call<'v, '_> {
         }
     }
 
+    /// Text in a little language of its own, where given; `check` says what is wrong with it.
+    pub(crate) fn opt_written(&self, name: &str, check: fn(&str) -> Result<(), Fault>) -> Option<String> {
+        let text = self.opt_text(name)?;
+        if let Err(fault) = check(&text) {
+            self.note(name, self.fault(name, fault));
+        }
+        Some(text)
+    }
+
+    /// Texts in a little language of their own; each may be wrong in its own way.
+    pub(crate) fn all_written(&self, name: &str, check: fn(&str) -> Result<(), Fault>) -> Vec<String> {
+        let texts = self.texts(name);
+        for (index, text) in texts.iter().enumerate().filter(|(_, text)| *text != STAND_IN) {
+            if let Err(fault) = check(text) {
+                self.note_part(name, index, self.fault(name, fault));
+            }
+        }
+        texts
+    }
+
+    /// What is wrong with a text of an argument.
+    pub(crate) fn fault(&self, name: &str, fault: Fault) -> Diagnostic {
+        let Fault { message, help } = fault;
+        Diagnostic { help, ..self.wrong(name, message) }
+    }
+
+    /// The name of an account that is there or will be, or its number.
+    pub(crate) fn opt_account(&self, name: &str) -> Option<String> {
+        self.opt_written(name, written::account)
+    }
+
     /// An absolute path.
     pub(crate) fn opt_path(&self, name: &str) -> Option<Utf8PathBuf> {
         self.opt_text(name).map(|text| self.path_of(name, &text))
@@ -449,7 +481,23 @@ impl<'v> Call<'v, '_> {
             return Err(self.wrong(name, format!("expected an absolute path, found `{text}`")));
         }
         let clean: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
-        Ok(Utf8PathBuf::from(format!("/{}", clean.join("/"))))
+        let path = Utf8PathBuf::from(format!("/{}", clean.join("/")));
+        self.no_longer_than_linux_takes(name, &path)?;
+        Ok(path)
+    }
+
+    /// Refuses names and paths that no file can have (path_resolution(7)).
+    pub(crate) fn no_longer_than_linux_takes(&self, name: &str, path: &Utf8Path) -> Result<(), Diagnostic> {
+        let long = path.components().map(|part| part.as_str()).find(|part| part.len() > 255);
+        if let Some(long) = long {
+            let start: String = long.chars().take(32).collect();
+            let text = format!("the name `{start}…` has {} bytes: a file's name has 255 at most", long.len());
+            return Err(self.wrong(name, text));
+        }
+        if path.as_str().len() > 4095 {
+            return Err(self.wrong(name, format!("the path has {} bytes: 4095 at most", path.as_str().len())));
+        }
+        Ok(())
     }
 
     /// True or false, where given.
@@ -528,8 +576,8 @@ impl<'v> Call<'v, '_> {
     /// Owner, group and mode.
     pub(crate) fn ownership(&self) -> Ownership {
         Ownership {
-            owner: self.opt_text("owner"),
-            group: self.opt_text("group"),
+            owner: self.opt_account("owner"),
+            group: self.opt_account("group"),
             mode: self.opt_mode("mode"),
         }
     }

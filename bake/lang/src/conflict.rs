@@ -15,6 +15,8 @@ use crate::finish::{touches, written_path};
 pub(crate) struct Claims<'a> {
     claimed: HashMap<&'a Utf8Path, (&'a Action, Option<&'a Span>)>,
     written: Vec<(&'a Utf8Path, bool)>,
+    /// The directories that something lies below, with where the first of it is declared.
+    above: HashMap<&'a Utf8Path, (&'a Utf8Path, Option<&'a Span>)>,
 }
 
 impl<'a> Claims<'a> {
@@ -32,6 +34,11 @@ impl<'a> Claims<'a> {
         }
         if let Some((path, whole)) = written_path(&operation.action) {
             self.written.push((path, whole));
+            if !matches!(operation.action, Action::FileAbsent { .. }) {
+                for ancestor in path.ancestors().skip(1) {
+                    self.above.entry(ancestor).or_insert((path, operation.spans.first()));
+                }
+            }
         }
     }
 
@@ -50,8 +57,33 @@ impl<'a> Claims<'a> {
                     None => problem,
                 }
             });
+        let problem = problem.or_else(|| self.below_a_file(operation).filter(|_| !overriding));
         self.note(operation);
         problem
+    }
+
+    /// A file is no directory: nothing lies below it.
+    fn below_a_file(&self, operation: &Operation) -> Option<Diagnostic> {
+        let (path, _) = written_path(&operation.action)?;
+        let is_file =
+            |action: &Action| matches!(action, Action::FilePut { .. } | Action::FileGenerated { .. });
+        let gone = matches!(operation.action, Action::FileAbsent { .. });
+        let file = path.ancestors().skip(1).filter(|_| !gone).find_map(|ancestor| {
+            let (action, place) = self.claimed.get(ancestor)?;
+            is_file(action).then_some((path, ancestor, *place, "the file is declared here"))
+        });
+        let inside = self.above.get(path).filter(|_| is_file(&operation.action));
+        let inside =
+            inside.map(|(below, place)| (*below, path, *place, "what lies below it is declared here"));
+        let (below, file, place, label) = file.or(inside)?;
+        let text = format!("`{below}` lies below `{file}`, which is a file");
+        let problem = Diagnostic::error("path-conflict", text)
+            .at(operation.spans.first().cloned())
+            .help("a path is a file or a directory: move one of them");
+        Some(match place {
+            Some(place) => problem.related(place.clone(), label),
+            None => problem,
+        })
     }
 
     /// A path that a unit follows must be written by some operation.

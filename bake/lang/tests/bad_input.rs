@@ -487,3 +487,68 @@ fn a_circle_is_reported_once() {
     let other = made.workspace.settings_reference(&"c".parse().unwrap()).unwrap_err();
     assert!(found.0.contains(&other.0[0]), "{other}");
 }
+
+/// What the machine would find out only when it reads it.
+#[test]
+fn what_is_written_in_arguments_is_read() {
+    let mut found = String::new();
+    note(
+        &mut found,
+        check_install(
+            r#"    systemd.timer("a", command = ["true"], on_calendar = ["daily", "dayly", "25:00"], delay = "5 minuts")
+    systemd.timer("a b", unit = "b.servce", on_boot = "soon")
+    systemd.service("a/b")
+    systemd.unit("x.timers", "[Unit]\n")
+    files.attributes("/srv/a", acl = ["u:daemon:rx", "u:daemon"], capabilities = "cap_net_bind=ep", owner = "a b")
+    files.content("/etc/a", "x", owner = "root:root", group = 5)
+    run.command(["true"], user = "no body")
+    apt.repo("r", uris = "deb.debian.org/debian", suites = ["book worm"], components = ["main contrib"])
+    users.membership("web", ["www data"])
+    cron.job("job", "@daily", "true", user = "-root")"#,
+        ),
+    );
+    let verify = component("    pass").replace(
+        "\ncomponent(",
+        "\ndef verify(s, m):\n    check.port(0)\n    check.port(70000)\n    check.unit(\"a.servce\")\n    check.user(\"a b\")\n\ncomponent(",
+    );
+    note(
+        &mut found,
+        problems(
+            &one(&verify.replace("install = install)", "install = install, verify = verify)"), ""),
+            &inputs(),
+        ),
+    );
+    assert_snapshot!(found);
+}
+
+#[test]
+fn names_that_no_file_can_have() {
+    let long = "a".repeat(256);
+    let found = check_install(&format!(
+        "    files.content(\"/etc/{long}\", \"x\")\n    systemd.dropin(\"a\", \"{long}\", \"[Unit]\\n\")\n    files.directory(\"/{}\")",
+        "a/".repeat(2100)
+    ));
+    assert_snapshot!(
+        found.replace(&long, "LONG").replace(&"a/".repeat(2100), "DEEP").replace(&"^".repeat(200), "")
+    );
+}
+
+/// A file is no directory, whoever declares what is below it, and in whatever order.
+#[test]
+fn what_lies_below_a_file() {
+    let mut found = String::new();
+    note(
+        &mut found,
+        check_install(
+            "    files.content(\"/etc/a\", \"1\")\n    files.content(\"/etc/a/b\", \"2\")\n    files.directory(\"/etc/c/d\")\n    files.content(\"/etc/c\", \"1\")\n    files.line(\"/etc/a/x/y\", \"z\")",
+        ),
+    );
+    // A directory, a link to one, and what is gone have nothing against it.
+    note(
+        &mut found,
+        check_install(
+            "    files.directory(\"/etc/a\")\n    files.content(\"/etc/a/b\", \"2\")\n    files.link(\"/etc/c\", \"/srv\")\n    files.content(\"/etc/c/d\", \"1\")\n    files.absent(\"/etc/e\")\n    files.content(\"/etc/e/f\", \"1\")\n    files.absent(\"/etc/e/f/g\")",
+        ),
+    );
+    assert_snapshot!(found);
+}

@@ -3,6 +3,7 @@
 use olbake_core::diagnostic::Diagnostic;
 use olbake_core::operation::{Action, PackageRequest, PackageState};
 
+use super::written;
 use crate::builtin::{Call, Row, Step, operation};
 
 pub(super) const TABLE: &[Row] = &[
@@ -79,7 +80,10 @@ fn request(text: &str, present: bool, latest: bool) -> Result<PackageRequest, St
 fn repo(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let recording = call.recording()?;
     let name = call.text("name");
-    if !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) || name.is_empty() {
+    if !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
+        || name.is_empty()
+        || name.len() > 240
+    {
         call.refuse("name", format!("`{name}` cannot name a file: use letters, digits, `-`, `_` and `.`"));
     }
     let keyring = match call.opt_text("key") {
@@ -100,20 +104,20 @@ fn repo(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 }
 
 fn deb822(call: &Call<'_, '_>, keyring: Option<&str>) -> Result<String, Diagnostic> {
-    let uris = call.texts("uris");
-    let suites = call.texts("suites");
+    let uris = call.all_written("uris", written::source);
+    let suites = call.all_written("suites", written::suite);
     if uris.is_empty() || suites.is_empty() {
         return Err(Diagnostic::error("argument", "`apt.repo` needs `uris` and `suites`, or `sources`"));
     }
     let flat = suites.iter().all(|suite| suite.ends_with('/'));
-    let components = call.texts("components");
+    let components = call.all_written("components", written::word);
     let components = if components.is_empty() && !flat { vec!["main".to_owned()] } else { components };
     let mut lines = vec![
         ("Types", "deb".to_owned()),
         ("URIs", uris.join(" ")),
         ("Suites", suites.join(" ")),
         ("Components", components.join(" ")),
-        ("Architectures", call.texts("architectures").join(" ")),
+        ("Architectures", call.all_written("architectures", written::word).join(" ")),
         ("Signed-By", keyring.unwrap_or_default().to_owned()),
     ];
     lines.retain(|(_, value)| !value.is_empty());

@@ -31,7 +31,7 @@ fn command(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let title = argv.join(" ");
     let check = Check::Command {
         argv,
-        user: call.opt_text("user"),
+        user: call.opt_account("user"),
         exit_code: call.opt_number("exit_code").unwrap_or(0),
         stdout_contains: call.opt_text("stdout_contains"),
         within_seconds: within(call, 0),
@@ -61,8 +61,7 @@ fn package(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 }
 
 fn unit(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let name = call.text("unit");
-    let unit = if name.contains('.') { name } else { format!("{name}.service") };
+    let unit = super::systemd::unit_name(call, "unit");
     let enabled = call.opt_flag("enabled");
     let active = match call.given("active") {
         // A check of a unit without more asks whether it runs.
@@ -73,7 +72,10 @@ fn unit(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 }
 
 fn port(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let port: u16 = call.opt_number("port").ok_or_else(|| call.wrong("port", "expected a port"))?;
+    let port: u16 = call.opt_number("port").unwrap_or_default();
+    if port == 0 {
+        call.refuse("port", "expected a port from 1 to 65535");
+    }
     let address = call.opt_text("address").unwrap_or_else(|| "127.0.0.1".to_owned());
     let open = call.flag("open", true);
     Ok(step(port, call, Check::Port { port, address, open, within_seconds: within(call, 30) }))
@@ -104,10 +106,10 @@ fn http(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 }
 
 fn user(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let name = call.text("name");
+    let name = call.opt_account("name").unwrap_or_default();
     let check = Check::User {
         name: name.clone(),
-        groups: call.texts("groups"),
+        groups: call.all_written("groups", super::written::account),
         shell: call.opt_path("shell"),
         home: call.opt_path("home"),
     };

@@ -11,6 +11,7 @@ use olbake_core::settings::did_you_mean;
 use starlark::values::dict::DictRef;
 use starlark::values::{Value, ValueLike};
 
+use super::written;
 use crate::builtin::{Call, Row, Step, operation};
 use crate::sources::Entry;
 use crate::template;
@@ -278,8 +279,8 @@ fn archive(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
         format: format(call, &name)?,
         strip: call.opt_number("strip").unwrap_or(0),
         members,
-        owner: call.opt_text("owner"),
-        group: call.opt_text("group"),
+        owner: call.opt_account("owner"),
+        group: call.opt_account("group"),
     };
     Ok(vec![titled(call, action)])
 }
@@ -346,8 +347,8 @@ fn tree(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
         path: call.path("path"),
         entries,
         delete: call.flag("delete", false),
-        owner: call.opt_text("owner"),
-        group: call.opt_text("group"),
+        owner: call.opt_account("owner"),
+        group: call.opt_account("group"),
     };
     Ok(vec![titled(call, action)])
 }
@@ -368,8 +369,8 @@ fn attributes(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let action = Action::FileAttributes {
         path: call.path("path"),
         ownership: call.ownership(),
-        acl: call.texts("acl"),
-        capabilities: call.opt_text("capabilities"),
+        acl: call.all_written("acl", written::acl),
+        capabilities: call.opt_written("capabilities", written::capabilities),
         immutable: call.opt_flag("immutable"),
         recursive: call.flag("recursive", false),
     };

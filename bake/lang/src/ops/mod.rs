@@ -7,6 +7,7 @@ mod os;
 mod run;
 mod systemd;
 mod users;
+pub(crate) mod written;
 
 mod namespace;
 

@@ -50,8 +50,10 @@ fn timezone(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 
 fn text_file(call: &Call<'_, '_>, path: String, text: String) -> Result<Step, Diagnostic> {
     let title = format!("{} {path}", call.name);
+    let path = Utf8PathBuf::from(path);
+    call.no_longer_than_linux_takes("name", &path)?;
     let action = Action::FilePut {
-        path: Utf8PathBuf::from(path),
+        path,
         content: call.recording()?.keep_text(text),
         ownership: Ownership { owner: None, group: None, mode: Some(0o644) },
         validate: None,
@@ -197,7 +199,7 @@ fn cron(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     if fields != 5 && !(fields == 1 && schedule.starts_with('@')) {
         call.refuse("schedule", format!("expected five fields or `@daily`, found `{schedule}`"));
     }
-    let user = call.opt_text("user").unwrap_or_else(|| "root".to_owned());
+    let user = call.opt_account("user").unwrap_or_else(|| "root".to_owned());
     let command = call.text("command");
     if command.contains('\n') {
         call.refuse("command", "expected one line");

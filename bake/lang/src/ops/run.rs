@@ -75,7 +75,7 @@ fn common(call: &Call<'_, '_>) -> Result<Run, Diagnostic> {
         env,
         secrets,
         cwd: call.opt_path("cwd"),
-        user: call.opt_text("user"),
+        user: call.opt_account("user"),
         stdin: stdin.transpose()?,
         creates: call.opt_path("creates"),
         unless: call.opt_argv("unless"),

@@ -6,6 +6,7 @@ use olbake_core::operation::{Action, Ownership};
 use serde_json::{Map, Value as Json};
 
 use super::apt::starts_without_why;
+use super::written;
 use crate::builtin::{Call, Row, Step, operation};
 
 pub(super) const TABLE: &[Row] = &[
@@ -24,31 +25,23 @@ pub(super) const TABLE: &[Row] = &[
 
 const DIRECTORY: &str = "/etc/systemd/system";
 
-const SUFFIXES: [&str; 11] = [
-    "service",
-    "socket",
-    "timer",
-    "path",
-    "target",
-    "mount",
-    "automount",
-    "swap",
-    "slice",
-    "scope",
-    "device",
-];
-
 /// A unit's name; without a suffix it is a service.
-fn unit_name(call: &Call<'_, '_>, parameter: &str) -> String {
-    let name = call.text(parameter);
-    let fine = !name.is_empty()
-        && name.len() < 256
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c));
-    if !fine {
-        call.refuse(parameter, format!("`{name}` is not a name of a unit"));
+pub(super) fn unit_name(call: &Call<'_, '_>, parameter: &str) -> String {
+    let text = call.text(parameter);
+    written::unit(&text).unwrap_or_else(|fault| {
+        call.note(parameter, call.fault(parameter, fault));
+        format!("{text}.service")
+    })
+}
+
+/// The name of a unit of a type, without the type.
+fn unit_stem(call: &Call<'_, '_>, parameter: &str, suffix: &str) -> String {
+    let text = call.text(parameter);
+    let stem = text.strip_suffix(suffix).unwrap_or(&text);
+    if let Err(fault) = written::unit(&format!("{stem}{suffix}")) {
+        call.note(parameter, call.fault(parameter, fault));
     }
-    let suffixed = name.rsplit_once('.').is_some_and(|(_, suffix)| SUFFIXES.contains(&suffix));
-    if suffixed { name } else { format!("{name}.service") }
+    stem.to_owned()
 }
 
 fn service_step(call: &Call<'_, '_>, unit: String, enabled: Option<bool>) -> Step {
@@ -100,6 +93,7 @@ fn mask(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 /// A file below `/etc/systemd/system`.
 fn unit_file(call: &Call<'_, '_>, path: &str, text: String, mode: Option<u32>) -> Result<Step, Diagnostic> {
     let path = Utf8PathBuf::from(format!("{DIRECTORY}/{path}"));
+    call.no_longer_than_linux_takes("name", &path)?;
     let title = format!("{} {path}", call.name);
     let action = Action::FilePut {
         path,
@@ -229,10 +223,9 @@ fn sections(all: Vec<(&str, Json)>) -> Json {
 }
 
 fn timer(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
-    let name = call.text("name");
-    let stem = name.strip_suffix(".timer").unwrap_or(&name).to_owned();
+    let stem = unit_stem(call, "name", ".timer");
     let command = call.opt_argv("command");
-    let target = call.opt_text("unit");
+    let target = call.get("unit").map(|_| unit_name(call, "unit"));
     let schedule = ["on_calendar", "on_boot", "on_active", "on_unit_active"];
     if schedule.iter().all(|parameter| call.get(parameter).is_none()) {
         return Err(Diagnostic::error("argument", format!("the timer `{stem}` has no schedule"))
@@ -246,7 +239,7 @@ fn timer(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
             let mut service = section(vec![
                 ("Type", Some("oneshot".into())),
                 ("ExecStart", Some(command.into())),
-                ("User", call.opt_text("user").map(Json::from)),
+                ("User", call.opt_account("user").map(Json::from)),
             ]);
             merge(call, &mut service)?;
             let body = sections(vec![
@@ -265,19 +258,19 @@ fn timer(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
             ));
         }
     };
-    let texts =
-        |parameter: &str| Some(call.texts(parameter)).filter(|texts| !texts.is_empty()).map(Json::from);
+    let calendars = call.all_written("on_calendar", written::calendar);
+    let span = |parameter: &str| call.opt_written(parameter, written::time_span).map(Json::from);
     let body = sections(vec![
         ("Unit", section(vec![("Description", Some(description.into()))])),
         (
             "Timer",
             section(vec![
-                ("OnCalendar", texts("on_calendar")),
-                ("OnBootSec", call.opt_text("on_boot").map(Json::from)),
-                ("OnActiveSec", call.opt_text("on_active").map(Json::from)),
-                ("OnUnitActiveSec", call.opt_text("on_unit_active").map(Json::from)),
-                ("RandomizedDelaySec", call.opt_text("delay").map(Json::from)),
-                ("AccuracySec", call.opt_text("accuracy").map(Json::from)),
+                ("OnCalendar", Some(calendars).filter(|all| !all.is_empty()).map(Json::from)),
+                ("OnBootSec", span("on_boot")),
+                ("OnActiveSec", span("on_active")),
+                ("OnUnitActiveSec", span("on_unit_active")),
+                ("RandomizedDelaySec", span("delay")),
+                ("AccuracySec", span("accuracy")),
                 ("Persistent", call.opt_flag("persistent").map(Json::from)),
                 ("Unit", Some(activated.into())),
             ]),
@@ -328,7 +321,8 @@ fn path_watch(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
         }
     };
     let base = watched.strip_suffix(".service").unwrap_or(&watched);
-    let stem = call.opt_text("name").unwrap_or_else(|| format!("{base}-watch"));
+    let named = call.get("name").map(|_| unit_stem(call, "name", ".path"));
+    let stem = named.unwrap_or_else(|| format!("{base}-watch"));
     let paths: Vec<Json> =
         call.paths("paths").into_iter().map(|path| Json::from(path.into_string())).collect();
     if paths.is_empty() {

@@ -4,6 +4,7 @@ use olbake_core::diagnostic::Diagnostic;
 use olbake_core::operation::{Action, UserAccount};
 use olbake_core::secret;
 
+use super::written;
 use crate::builtin::{Call, Row, Step, operation};
 
 pub(super) const TABLE: &[Row] = &[
@@ -37,8 +38,8 @@ fn user(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let system = call.flag("system", false);
     let account = UserAccount {
         uid: call.opt_number("uid"),
-        group: call.opt_text("group"),
-        groups: call.get("groups").map(|_| call.texts("groups")),
+        group: call.opt_account("group"),
+        groups: call.get("groups").map(|_| call.all_written("groups", written::account)),
         home: call.opt_path("home"),
         create_home: call.flag("create_home", !system),
         shell: call.opt_path("shell"),
@@ -77,7 +78,7 @@ fn group(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
 
 fn membership(call: &Call<'_, '_>) -> Result<Vec<Step>, Diagnostic> {
     let user = account_name(call, "user");
-    let mut groups = call.texts("groups");
+    let mut groups = call.all_written("groups", written::account);
     groups.sort();
     groups.dedup();
     Ok(vec![Step::new(format!("users.membership {user}"), Action::Membership { user, groups })])
