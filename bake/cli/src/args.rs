@@ -531,9 +531,52 @@ pub(crate) struct DeployArgs {
     /// Carry out this plan of `olbake preview --out` and nothing else.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "replace"])]
     pub(crate) plan: Option<Utf8PathBuf>,
-    /// Run the rollouts in virtual time against a model of a fleet, and print the capacity over time.
+    /// Run the plan's rollouts in virtual time against a model of a fleet, and print the capacity over time.
     #[arg(long, conflicts_with = "plan")]
     pub(crate) simulate: bool,
+    /// What all draws of the simulation depend on.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, requires = "simulate")]
+    pub(crate) seed: u64,
+    /// Have instances of the new release fail in the simulation, all or PERCENT of them: `boot`, `health`, `digest`
+    /// (another image than they should run), `later` (checks fail after a while), `crash` or `killed`; or `step`:
+    /// calls of the provider.
+    #[arg(long, value_name = "WHAT[=PERCENT]", requires = "simulate")]
+    pub(crate) fail: Vec<Failing>,
+}
+
+/// A failure for a simulation: what fails, and how much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failing {
+    pub(crate) what: Fails,
+    pub(crate) percent: u16,
+}
+
+/// What fails in a simulation.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fails {
+    Boot,
+    Health,
+    Digest,
+    Later,
+    Crash,
+    Killed,
+    Step,
+}
+
+impl std::str::FromStr for Failing {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (what, percent) = text.split_once('=').unwrap_or((text, "100"));
+        let what = <Fails as clap::ValueEnum>::from_str(what, false).map_err(|_| {
+            let all = <Fails as clap::ValueEnum>::value_variants().iter();
+            let names: Vec<_> =
+                all.filter_map(|what| Some(what.to_possible_value()?.get_name().to_owned())).collect();
+            format!("`{what}` cannot be made to fail: there are {}", names.join(", "))
+        })?;
+        let percent = percent.trim_end_matches('%').parse().ok().filter(|percent| *percent <= 100);
+        Ok(Self { what, percent: percent.ok_or("how many fail is a whole number of percent, up to 100")? })
+    }
 }
 
 #[derive(Args, Debug)]

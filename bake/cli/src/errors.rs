@@ -82,7 +82,8 @@ impl From<Diagnostics> for CliError {
         let count =
             crate::ui::diagnostics::summary(&diagnostics.0).unwrap_or_else(|| "nothing found".to_owned());
         let error = anyhow::anyhow!("the recipes have {count}");
-        Self { diagnostics: Some(diagnostics), ..Self::new(Kind::Recipe, error) }
+        let kind = Kind::of_diagnostics(&diagnostics);
+        Self { diagnostics: Some(diagnostics), ..Self::new(kind, error) }
     }
 }
 

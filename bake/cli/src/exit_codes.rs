@@ -1,5 +1,7 @@
 //! What an exit code means: the one table, in code and in `olbake --help`. Main type: [`Kind`].
 
+use olbake_core::diagnostic::{Diagnostics, Severity};
+
 /// Of what kind an error is: who can mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -41,6 +43,24 @@ impl Kind {
     /// The process's exit code.
     pub(crate) fn code(self) -> u8 {
         self.row().1
+    }
+
+    /// The code of a diagnostic at a recipe's place for what is not the recipe's mistake.
+    pub(crate) fn diagnostic(self) -> Option<&'static str> {
+        match self {
+            Self::Refused => Some("refused"),
+            Self::Environment => Some("unreadable"),
+            Self::Cloud => Some("unreachable"),
+            _ => None,
+        }
+    }
+
+    /// The kind that such diagnostics' codes say: where one of several is a mistake in a recipe, it is that.
+    pub(crate) fn of_diagnostics(diagnostics: &Diagnostics) -> Self {
+        let errors = || diagnostics.0.iter().filter(|found| found.severity == Severity::Error);
+        let all = |kind: &Self| errors().all(|found| kind.diagnostic() == Some(found.code.as_str()));
+        let kinds = [Self::Refused, Self::Environment, Self::Cloud];
+        kinds.into_iter().find(all).filter(|_| errors().count() > 0).unwrap_or(Self::Recipe)
     }
 
     /// Its name in events.

@@ -6,6 +6,7 @@
 //! | `look.rs` | what is there; what became of calls whose end nobody saw |
 //! | `carry_out.rs` | the actions of a plan, in order, many at a time |
 //! | `roll.rs` | the rollout of a group |
+//! | `rehearse.rs` | how the rollouts of a plan would begin |
 //! | `group.rs` | what groups have in common: size, image, health, strategy |
 //! | `secrets.rs` | secrets put into properties |
 //! | `provider.rs` | what a provider can do |
@@ -21,6 +22,7 @@ pub mod group;
 mod images;
 mod look;
 pub mod provider;
+mod rehearse;
 mod roll;
 mod secrets;
 mod site;

@@ -275,6 +275,15 @@ pub trait Fleet: Send + Sync {
         BTreeSet::new()
     }
 
+    /// For how many instances more there is room; none: it is not known, or not bounded.
+    async fn room(
+        &self,
+        _group: &Object,
+        _inputs: &Map<String, Value>,
+    ) -> Result<Option<u32>, ProviderError> {
+        Ok(None)
+    }
+
     /// Makes a temporary change; one that is made already stays.
     async fn take(&self, _group: &Object, _lien: Lien) -> Result<(), ProviderError> {
         Ok(())

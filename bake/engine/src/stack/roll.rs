@@ -142,60 +142,19 @@ impl<'a> Driver<'a> {
     }
 
     async fn request(&self, inherited_liens: BTreeSet<rollout::Lien>) -> Result<Request, StackError> {
-        let seen = self.fleet()?.observe(&self.object, &self.revealed).await.map_err(|e| self.wrap(e))?;
-        let from = captured(&self.before);
-        let images = &self.site().images;
-        let preflight = Preflight {
-            to: images.availability(&self.to.image).await?,
-            from: match from {
-                Some(from) => images.availability(&from.release.image).await?,
-                None => Availability::Launchable,
-            },
-            room: None,
-        };
-        let hooks = if self.hooks.values().any(|hooks| !hooks.is_empty()) {
-            BTreeSet::from([Hook::AfterDrain])
-        } else {
-            BTreeSet::new()
-        };
-        Ok(Request {
-            group: self.name.to_string(),
-            prefix: self.prefix(&seen),
-            from,
+        let fleet = self.fleet()?;
+        let seen = fleet.observe(&self.object, &self.revealed).await.map_err(|e| self.wrap(e))?;
+        let room = fleet.room(&self.object, &self.revealed).await.map_err(|e| self.wrap(e))?;
+        let asked = Asked {
+            site: self.site(),
+            object: &self.object,
+            fleet,
+            group: &self.group,
+            before: &self.before,
             to: self.to,
-            desired: self.group.size,
-            existing: seen.iter().filter_map(|seen| self.existing(seen)).collect(),
-            options: self.options()?,
-            fronting: self.group.fronting(),
-            checks: self.group.checks(),
-            hooks,
-            liens: self.fleet()?.liens(),
-            inherited_liens,
-            preflight,
-        })
-    }
-
-    /// What names of this rollout's instances begin with: the release, and a number that no instance has yet.
-    fn prefix(&self, seen: &[Seen]) -> String {
-        let stem = format!("{}-{}", self.object.id, &self.to.inputs.hex()[..4]);
-        (1_u32..)
-            .map(|number| if number == 1 { stem.clone() } else { format!("{stem}{number}") })
-            .find(|prefix| !seen.iter().any(|seen| seen.instance.0.starts_with(&format!("{prefix}-"))))
-            .expect("some number is free")
-    }
-
-    fn existing(&self, seen: &Seen) -> Option<Existing> {
-        let known = |digest: &Digest| self.releases.keys().find(|release| release.inputs == *digest).copied();
-        // A release that nobody knows any more can serve, but not be launched: it is what it says it is.
-        let nothing = Digest::of(b"unknown");
-        let strange =
-            Release { image: seen.image.unwrap_or(nothing), inputs: seen.release.unwrap_or(nothing) };
-        (seen.life != Life::Absent).then(|| Existing {
-            id: seen.instance.clone(),
-            release: seen.release.as_ref().and_then(known).unwrap_or(strange),
-            since: Time(seen.since.unwrap_or_default()),
-            slot: seen.slot,
-        })
+            hooks: self.hooks.values().any(|hooks| !hooks.is_empty()),
+        };
+        asked.request(&seen, room, inherited_liens).await
     }
 
     async fn run(&self, machine: &mut Rollout) -> Result<(), StackError> {
@@ -305,7 +264,8 @@ impl<'a> Driver<'a> {
     /// Writes down what the group runs now; with a reason, that it did not take its new release.
     async fn conclude(&self, refused: Option<String>) -> Result<(), StackError> {
         let seen = self.fleet()?.observe(&self.object, &self.revealed).await.map_err(|e| self.wrap(e))?;
-        let instances = seen.iter().filter_map(|seen| self.existing(seen)).collect();
+        let known: Vec<Option<Release>> = self.releases.keys().copied().map(Some).collect();
+        let instances = seen.iter().filter_map(|seen| existing(&known, seen)).collect();
         let schema = self.site().catalog.get(&self.object.ty);
         let group = match (refused, schema) {
             (None, Some(schema)) => GroupState {
@@ -335,13 +295,86 @@ impl<'a> Driver<'a> {
     }
 }
 
+/// What a rollout is begun with.
+pub(super) struct Asked<'a> {
+    pub(super) site: &'a Site,
+    pub(super) object: &'a Object,
+    pub(super) fleet: &'a dyn Fleet,
+    pub(super) group: &'a Group,
+    pub(super) before: &'a GroupState,
+    pub(super) to: Release,
+    /// Whether an image that is there, or comes, wants something run on instances that leave.
+    pub(super) hooks: bool,
+}
+
+impl Asked<'_> {
+    pub(super) async fn request(
+        &self,
+        seen: &[Seen],
+        room: Option<u32>,
+        inherited_liens: BTreeSet<rollout::Lien>,
+    ) -> Result<Request, StackError> {
+        let Self { group, to, .. } = *self;
+        let wrong = |problem: String| StackError::Value { name: self.object.name.clone(), problem };
+        let from = captured(self.before);
+        let images = &self.site.images;
+        let preflight = Preflight {
+            to: images.availability(&to.image).await?,
+            from: match from {
+                Some(from) => images.availability(&from.release.image).await?,
+                None => Availability::Launchable,
+            },
+            room,
+        };
+        let known = [Some(to), from.map(|from| from.release)];
+        Ok(Request {
+            group: self.object.name.to_string(),
+            prefix: prefix(self.object, &to, seen),
+            from,
+            to,
+            desired: group.size,
+            existing: seen.iter().filter_map(|seen| existing(&known, seen)).collect(),
+            options: group.options().map_err(wrong)?,
+            fronting: group.fronting(),
+            checks: group.checks(),
+            hooks: if self.hooks { BTreeSet::from([Hook::AfterDrain]) } else { BTreeSet::new() },
+            liens: self.fleet.liens(),
+            inherited_liens,
+            preflight,
+        })
+    }
+}
+
+/// What names of a rollout's instances begin with: the release, and a number that no instance has yet.
+fn prefix(object: &Object, to: &Release, seen: &[Seen]) -> String {
+    let stem = format!("{}-{}", object.id, &to.inputs.hex()[..4]);
+    (1_u32..)
+        .map(|number| if number == 1 { stem.clone() } else { format!("{stem}{number}") })
+        .find(|prefix| !seen.iter().any(|seen| seen.instance.0.starts_with(&format!("{prefix}-"))))
+        .expect("some number is free")
+}
+
+/// An instance that is there. A release that nobody knows any more can serve, but not be launched: it is what it says
+/// it is.
+fn existing(known: &[Option<Release>], seen: &Seen) -> Option<Existing> {
+    let of = |digest: &Digest| known.iter().flatten().find(|release| release.inputs == *digest).copied();
+    let nothing = Digest::of(b"unknown");
+    let strange = Release { image: seen.image.unwrap_or(nothing), inputs: seen.release.unwrap_or(nothing) };
+    (seen.life != Life::Absent).then(|| Existing {
+        id: seen.instance.clone(),
+        release: seen.release.as_ref().and_then(of).unwrap_or(strange),
+        since: Time(seen.since.unwrap_or_default()),
+        slot: seen.slot,
+    })
+}
+
 /// What ran before, if a rollout ever succeeded.
-fn captured(before: &GroupState) -> Option<Captured> {
+pub(super) fn captured(before: &GroupState) -> Option<Captured> {
     let image = Group::image_of(&before.properties)?;
     Some(Captured { release: Release { image, inputs: before.release? }, size: before.size })
 }
 
-fn fleet(provider: &dyn Provider) -> Result<&dyn Fleet, ProviderError> {
+pub(super) fn fleet(provider: &dyn Provider) -> Result<&dyn Fleet, ProviderError> {
     provider
         .fleet()
         .ok_or_else(|| ProviderError::refused(format!("provider `{}` has no groups", provider.name())))

@@ -36,6 +36,8 @@ pub struct NetworkView {
     pub up: bool,
     /// Whether names are answered.
     pub names: bool,
+    /// How many addresses no instance has.
+    pub free: u32,
 }
 
 /// The addresses given out in a network, in its folder.
@@ -92,7 +94,10 @@ pub(super) fn inspect(place: &Place, id: &Id) -> Result<Option<NetworkView>, Clo
     let bridge = place.link(Link::Bridge, &id);
     let names = names::are_served(place, &id)?;
     let up = has_link(&bridge)? && is_up(&bridge, cidr)?;
-    Ok(Some(NetworkView { id, cidr, gateway: cidr.gateway(), bridge, up, names }))
+    let addresses = read_json::<Addresses>(&place.of(Kind::Network, id.as_str()).join(ADDRESSES))?;
+    let held = addresses.map_or(0, |addresses| u32::try_from(addresses.held.len()).unwrap_or(u32::MAX));
+    let free = cidr.hosts().saturating_sub(held);
+    Ok(Some(NetworkView { id, cidr, gateway: cidr.gateway(), bridge, up, names, free }))
 }
 
 pub(super) fn delete(place: &Place, id: &Id) -> Result<(), CloudError> {

@@ -359,6 +359,11 @@ impl Fleet for LocalProvider {
         })
     }
 
+    async fn room(&self, _group: &Object, inputs: &Map<String, Value>) -> Result<Option<u32>, ProviderError> {
+        let network = read::<Group>(inputs)?.network.parse().map_err(refusal)?;
+        Ok(self.cloud.inspect_network(&network).await.map_err(failure)?.map(|network| network.free))
+    }
+
     async fn terminate(&self, object: &Object, instance: &InstanceId) -> Result<(), ProviderError> {
         self.end(object, instance).await?;
         let tag = self.tags.get(&object.id).map_err(io("cannot read whose it is"))?;

@@ -347,6 +347,15 @@ impl Fleet for AwsProvider {
         command::run(&self.aws, &found.native, argv, limit).await
     }
 
+    async fn room(&self, _group: &Object, inputs: &Map<String, Value>) -> Result<Option<u32>, ProviderError> {
+        let Properties { subnet_ids, .. } = read(inputs)?;
+        let call = self.aws.ec2.describe_subnets().set_subnet_ids(Some(subnet_ids));
+        let answer = call.send().await.map_err(problem("ec2:DescribeSubnets")).map_err(Problem::after)?;
+        let free =
+            answer.subnets().iter().map(|subnet| subnet.available_ip_address_count().unwrap_or_default());
+        Ok(u32::try_from(free.sum::<i32>()).ok())
+    }
+
     async fn terminate(&self, group: &Object, instance: &InstanceId) -> Result<(), ProviderError> {
         let end = async {
             let found = named(&self.aws, group.id.as_str(), instance).await?;

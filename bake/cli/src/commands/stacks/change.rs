@@ -59,10 +59,14 @@ pub(super) fn deploy(args: &DeployArgs, context: &mut Context) -> Result {
         None => desk.choose(&args.change.stack, context)?,
     };
     let evaluated = desk.evaluate(context, &stack, &args.change.settings)?;
-    if args.simulate {
-        return super::rollout::simulate(&desk, context, &evaluated);
-    }
     let wishes = wished(&args.change, false)?;
+    if args.simulate {
+        let stacks = desk.stacks(desk.site_with_secrets(context, &stack, &evaluated)?);
+        let refresh = refresh(&args.change);
+        let preview =
+            block_on(async { Ok(stacks.preview(&evaluated.declaration, &wishes, refresh).await?) })?;
+        return super::rollout::simulate(&stacks, context, &stack, &preview, args);
+    }
     change(&desk, context, &stack, &evaluated, &wishes, expected.as_ref(), &args.change, "deploy")
 }
 

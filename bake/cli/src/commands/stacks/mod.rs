@@ -22,7 +22,7 @@ use olbake_core::stack::declare::PinnedImage;
 use olbake_core::stack::{Catalog, StackName};
 use olbake_engine::bake::look::version_disk;
 use olbake_engine::cache::Cache;
-use olbake_engine::registry::Registry;
+use olbake_engine::registry::{Registry, RegistryError};
 use olbake_engine::stack::provider::ProviderError;
 use olbake_engine::stack::{Site, Stacks};
 use olbake_engine::state::{HoldOptions, StateStore, SystemClock, Takeover};
@@ -174,7 +174,10 @@ pub(super) fn wait<T>(work: impl Future<Output = T>) -> T {
 
 fn outputs_of(store: &StateStore, stack: &StackName) -> std::result::Result<OtherStack, Box<Diagnostic>> {
     let read = wait(store.read::<olbake_core::stack::StackState>(stack, &SystemClock));
-    let viewed = read.map_err(|error| Box::new(Diagnostic::error("state", error.to_string())))?;
+    let viewed = read.map_err(|error| {
+        let error = CliError::from(error);
+        Box::new(Diagnostic::error(error.kind.diagnostic().unwrap_or("state"), error.message()))
+    })?;
     Ok(match viewed {
         Some(viewed) if viewed.state.begun.is_some() && !viewed.state.is_empty() => {
             OtherStack::Deployed(viewed.state.outputs)
@@ -185,22 +188,34 @@ fn outputs_of(store: &StateStore, stack: &StackName) -> std::result::Result<Othe
 
 fn image_of(registry: &Registry, wanted: &WantedImage) -> std::result::Result<PinnedImage, Box<Diagnostic>> {
     let WantedImage { image, channel, pinned } = wanted;
-    let wrong = |error: &dyn std::error::Error| Box::new(Diagnostic::error("image", error.to_string()));
     if let Some(digest) = pinned {
         let version = registry.records().resolve_digest_for_deploy(image, digest);
         return version
             .map(|version| PinnedImage { digest: version.digest, channel: None })
-            .map_err(|error| wrong(&error));
+            .map_err(|error| no_image(error, None));
     }
-    let name: Channel = channel.parse().map_err(|error| wrong(&error))?;
+    let name: Channel = channel.parse().map_err(|error: olbake_core::names::NameError| {
+        Box::new(Diagnostic::error("image", error.to_string()))
+    })?;
     let version = registry.records().resolve_for_deploy(image, &name).map_err(|error| {
-        let mut problem = wrong(&error);
-        problem.help = Some(format!(
+        let help = format!(
             "`olbake promote {image}@DIGEST --to {channel}`, or `olbake bake {image} --channel {channel}`"
-        ));
-        problem
+        );
+        no_image(error, Some(help))
     })?;
     Ok(PinnedImage { digest: version.digest, channel: Some(channel.clone()) })
+}
+
+/// Why there is no version for a stack. The code says of what kind it is: it need not be the recipe's mistake.
+fn no_image(error: RegistryError, help: Option<String>) -> Box<Diagnostic> {
+    let empty = matches!(error, RegistryError::EmptyChannel { .. });
+    let error = CliError::from(error);
+    let code = error.kind.diagnostic().unwrap_or("image");
+    let message = error.message();
+    Box::new(Diagnostic {
+        help: help.filter(|_| empty).or_else(|| error.help.into_iter().next()),
+        ..Diagnostic::error(code, message)
+    })
 }
 
 /// Raw disks from the cache, or brought back from the store.

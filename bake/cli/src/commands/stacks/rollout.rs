@@ -3,20 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use olbake_core::Digest;
-use olbake_core::rollout::simulate::{Model, simulate as run_model};
-use olbake_core::rollout::{
-    Captured, Existing, InstanceId, Preflight, Release, Report, Request, Rollout, Time, Wish,
-};
-use olbake_core::stack::catalog::Kind as ResourceKind;
+use olbake_core::rollout::simulate::{Model, PerMille, simulate as run_model};
+use olbake_core::rollout::{Outcome, Report, Rollout, Wish};
 use olbake_core::stack::{ResourceName, StackName, StackState};
-use olbake_engine::stack::group::Group;
-use olbake_engine::stack::{wish, wishes};
-use olbake_lang::Evaluated;
+use olbake_engine::stack::{Preview, Stacks, wish, wishes};
 
 use super::super::Context;
+use super::super::machines::block_on;
 use super::{Desk, look, wait};
-use crate::args::{RolloutAct, RolloutArgs};
+use crate::args::{DeployArgs, Failing, Fails, RolloutAct, RolloutArgs};
 use crate::errors::{CliError, Result};
 use crate::ui::stack as ui;
 
@@ -140,62 +135,57 @@ fn follow(desk: &Desk, context: &Context, stack: &StackName, asked: Option<&Stri
     }
 }
 
-/// Runs the rollouts that a deploy would make, in virtual time against a model of a fleet.
-pub(super) fn simulate(desk: &Desk, context: &Context, evaluated: &Evaluated) -> Result {
-    let catalog = super::catalog();
-    let stack = &evaluated.declaration.stack;
-    let state = wait(desk.store.read::<StackState>(stack, &olbake_engine::state::SystemClock))?;
-    let state = state.map(|viewed| viewed.state).unwrap_or_default();
-    let mut any = false;
-    for declared in &evaluated.declaration.resources {
-        let is_group = catalog.get(&declared.ty).is_some_and(|schema| schema.kind == ResourceKind::Group);
-        if !is_group {
+/// The rollouts of a plan in virtual time, against a model of a fleet.
+pub(super) fn simulate(
+    stacks: &Stacks,
+    context: &Context,
+    stack: &StackName,
+    preview: &Preview,
+    args: &DeployArgs,
+) -> Result {
+    let rollouts = block_on(async { Ok(stacks.rehearse(stack, preview).await?) })?;
+    if rollouts.is_empty() && !context.ui.json {
+        context.ui.say("the plan has no rollout to simulate");
+    }
+    let mut ends_well = true;
+    for (name, request) in rollouts {
+        let Some(request) = request else {
+            context
+                .ui
+                .say(&format!("{name}: the provider itself replaces the instances, which has no model here"));
             continue;
-        }
-        any = true;
-        let wrong = |problem: String| {
-            CliError::new(crate::exit_codes::Kind::Recipe, anyhow::anyhow!("{}: {problem}", declared.name))
         };
-        let group = Group::read(&declared.inputs).map_err(wrong)?;
-        let before = state.resources.get(&declared.name).and_then(|applied| applied.group.as_ref());
-        let request = request(&group, &declared.name, before.map_or(0, |group| group.instances.len()))
-            .map_err(wrong)?;
-        let done = run_model(request, Model::default())?;
+        let done = run_model(request, model(args))?;
+        ends_well &= done.outcome == Some(Outcome::Succeeded);
         if context.ui.json {
             context.ui.document(&done);
         } else {
-            context.ui.print(&ui::simulation(&declared.name, &done, context.ui.out));
+            context.ui.print(&ui::simulation(&name, &done, context.ui.out));
         }
     }
-    if !any {
-        context.ui.say("the stack has no group of instances: there is no rollout to simulate");
+    match ends_well || !args.fail.is_empty() {
+        true => Ok(()),
+        false => Err(CliError::new(
+            crate::exit_codes::Kind::Failed,
+            anyhow::anyhow!("a rollout would not succeed"),
+        )),
     }
-    Ok(())
 }
 
-/// A rollout from as many instances as run, or as there are to be, of some other release.
-fn request(group: &Group, name: &ResourceName, running: usize) -> std::result::Result<Request, String> {
-    let old = Release { image: Digest::of(b"what runs"), inputs: Digest::of(b"what runs") };
-    let size = if running == 0 { group.size } else { u32::try_from(running).unwrap_or(u32::MAX) };
-    let existing = (1..=size).map(|number| Existing {
-        id: InstanceId(format!("old-{number}")),
-        release: old,
-        since: Time(u64::from(number)),
-        slot: None,
-    });
-    Ok(Request {
-        group: name.to_string(),
-        prefix: "new".to_owned(),
-        from: Some(Captured { release: old, size }),
-        to: group.release(Digest::of(b"what is to run")),
-        desired: group.size,
-        existing: existing.collect(),
-        options: group.options()?,
-        fronting: group.fronting(),
-        checks: group.checks(),
-        hooks: Default::default(),
-        liens: Default::default(),
-        inherited_liens: Default::default(),
-        preflight: Preflight::CLEAR,
-    })
+/// The model of a fleet with the failures that were asked for.
+fn model(args: &DeployArgs) -> Model {
+    let mut model = Model { seed: args.seed, ..Model::default() };
+    for Failing { what, percent } in &args.fail {
+        let share = PerMille(percent * 10);
+        match what {
+            Fails::Boot => model.new.boot_fails = share,
+            Fails::Health => model.new.unhealthy = share,
+            Fails::Digest => model.new.other_image = share,
+            Fails::Later => model.new.sickens = share,
+            Fails::Crash => model.new.crashes = share,
+            Fails::Killed => model.new.killed = share,
+            Fails::Step => model.step_fails = share,
+        }
+    }
+    model
 }

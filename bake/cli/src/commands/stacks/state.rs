@@ -28,29 +28,40 @@ fn list(desk: &Desk, context: &Context) -> Result {
     names.sort();
     names.dedup();
     let mut rows = Vec::new();
+    let mut broken: Option<CliError> = None;
     for name in names {
-        let viewed = wait(desk.store.read::<StackState>(&name, &SystemClock))?;
-        rows.push((name, viewed));
+        // A state that cannot be read hides its own stack only.
+        let read = wait(desk.store.read::<StackState>(&name, &SystemClock));
+        let unreadable = read.is_err();
+        let viewed = read.unwrap_or_else(|error| {
+            let error = CliError::from(error);
+            context.ui.say(&format!("note: `{name}`: {}", error.message()));
+            broken.get_or_insert(error);
+            None
+        });
+        rows.push((name, viewed, unreadable));
     }
     if context.ui.json {
         let rows: Vec<_> = rows
             .iter()
-            .map(|(name, viewed)| {
+            .map(|(name, viewed, unreadable)| {
                 let viewed = viewed.as_ref();
                 json!({
                     "stack": name,
                     "resources": viewed.map_or(0, |viewed| viewed.state.resources.len()),
                     "finished": viewed.and_then(|viewed| viewed.state.finished),
                     "holder": viewed.and_then(|viewed| viewed.holder.as_ref().map(ToString::to_string)),
+                    "unreadable": unreadable,
                 })
             })
             .collect();
         context.ui.document(&rows);
-        return Ok(());
+        return broken.map_or(Ok(()), Err);
     }
     let mut table = Table::new(["STACK", "RESOURCES", "CHANGED", "STATE"]);
-    for (name, viewed) in rows {
+    for (name, viewed, unreadable) in rows {
         let (resources, changed, state) = match viewed {
+            None if unreadable => ("-".to_owned(), "-".to_owned(), "unreadable".to_owned()),
             None => ("-".to_owned(), "-".to_owned(), "never deployed".to_owned()),
             Some(viewed) => {
                 let changed = viewed.state.finished.or(viewed.state.begun).map(Timestamp);
@@ -68,13 +79,17 @@ fn list(desk: &Desk, context: &Context) -> Result {
         table.row([name.to_string(), resources, changed, state]);
     }
     context.ui.print(&table.render(context.ui.out));
-    Ok(())
+    broken.map_or(Ok(()), Err)
 }
 
 fn history(desk: &Desk, context: &Context, stack: &StackName) -> Result {
     let entries = wait(desk.store.history(stack))?;
     if context.ui.json {
         context.ui.document(&entries);
+        return Ok(());
+    }
+    if entries.is_empty() {
+        context.ui.print(&format!("`{stack}` was never deployed\n"));
         return Ok(());
     }
     let mut table = Table::new(["SERIAL", "WHEN", "WHO", "WHAT"]);
