@@ -484,7 +484,7 @@ pub(crate) enum Import {
 pub(crate) struct StackArg {
     /// The stack: `applications.hello.QA`; in a project's folder `QA` is enough. Where several could be meant, you are
     /// asked.
-    #[arg(long = "stack", short = 's', value_name = "STACK")]
+    #[arg(long = "stack", short = 's', value_name = "STACK", global = true)]
     pub(crate) stack: Option<String>,
 }
 
@@ -736,6 +736,14 @@ pub(crate) enum ConfigAct {
         /// For the first secret of a stack: who may open them, by their age recipient, or one KMS key, `kms:ARN`; none: a
         /// passphrase opens them.
         #[arg(long = "recipient", value_name = "WHO", requires = "secret")]
+        recipients: Vec<String>,
+    },
+    /// Have the stack's secrets opened by another passphrase or by other recipients. The values stay as they are
+    /// sealed: nothing is rolled out. The new passphrase is typed, or comes by OLBAKE_NEW_PASSPHRASE or
+    /// OLBAKE_NEW_PASSPHRASE_FILE.
+    Rewrap {
+        /// Who may open them from now on, by their age recipient; none: a passphrase does.
+        #[arg(long = "recipient", value_name = "WHO")]
         recipients: Vec<String>,
     },
     /// Take a value out of the stack's file.

@@ -1,5 +1,6 @@
 //! Changes a TOML file in place: what a person wrote around a value stays. Main type: [`TomlFile`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::str::FromStr;
@@ -60,6 +61,14 @@ pub enum EditError {
         /// The file.
         file: Utf8PathBuf,
     },
+    /// A value that TOML has and nothing else does, such as a date.
+    #[error("`{}` is no value", text.trim())]
+    Unreadable {
+        /// As it was written.
+        text: String,
+        /// Why.
+        source: Box<toml::de::Error>,
+    },
     /// The file system.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -107,6 +116,17 @@ pub enum NewValue {
 }
 
 impl NewValue {
+    /// What it says, in JSON; an error where TOML cannot read it.
+    pub fn json(&self) -> Result<serde_json::Value> {
+        let value = self.clone().value()?;
+        let mut line = DocumentMut::new();
+        line.insert("value", Item::Value(value));
+        let text = line.to_string();
+        let table: BTreeMap<String, serde_json::Value> = toml::from_str(&text)
+            .map_err(|source| EditError::Unreadable { text, source: Box::new(source) })?;
+        Ok(table.into_values().next().unwrap_or_default())
+    }
+
     fn value(self) -> Result<Value> {
         match self {
             Self::Text(text) => Ok(Value::from(text)),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod promotion;
+mod stacks;
 mod support;
 
 use support::Sealed;

@@ -1,6 +1,8 @@
-//! `olbake config list|set|unset`: the configuration of a stack, in place.
+//! `olbake config list|set|rewrap|unset`: the configuration of a stack, in place.
 
-use olbake_core::settings::{Type, did_you_mean};
+use std::collections::BTreeMap;
+
+use olbake_core::settings::{Field, Problem, Type, did_you_mean};
 use olbake_core::stack::StackName;
 use olbake_engine::edit::{KeyPath, NewValue, TomlFile};
 use olbake_engine::envelope::{DataKey, Header, Identity, KMS, Kind, Work, Wrapping};
@@ -22,6 +24,7 @@ pub(super) fn run(args: &ConfigArgs, context: &mut Context) -> Result {
         ConfigAct::Set { key, value, secret, recipients } => {
             set(&desk, context, &stack, key, value.as_deref(), *secret, recipients)
         }
+        ConfigAct::Rewrap { recipients } => rewrap(&desk, context, &stack, recipients),
         ConfigAct::Unset { key } => {
             let mut file = open(&desk, &stack)?;
             if !file.unset(&key.parse()?) {
@@ -37,7 +40,7 @@ fn open(desk: &Desk, stack: &StackName) -> Result<TomlFile> {
 }
 
 fn list(desk: &Desk, context: &Context, stack: &StackName) -> Result {
-    let evaluated = desk.evaluate(context, stack, &Settings::default())?;
+    let evaluated = desk.evaluate_offline(context, stack, &Settings::default())?;
     if context.ui.json {
         context.ui.document(&evaluated.config);
     } else {
@@ -56,15 +59,11 @@ fn set(
     recipients: &[String],
 ) -> Result {
     let path: KeyPath = key.parse()?;
-    must_be_declared(desk, stack, &path, secret)?;
+    let declared = must_be_declared(desk, stack, &path, secret)?;
     let mut file = open(desk, stack)?;
     if !secret {
         let value = value.ok_or_else(|| CliError::user("say which value"))?;
-        // What TOML cannot read as a value is a text.
-        let toml = file.set(&path, NewValue::Toml(value.to_owned()));
-        if toml.is_err() {
-            file.set(&path, NewValue::Text(value.to_owned()))?;
-        }
+        file.set(&path, fitting(&path, declared.as_ref(), value)?)?;
         return Ok(file.save()?);
     }
     if value.is_some() {
@@ -85,11 +84,64 @@ fn set(
     Ok(file.save()?)
 }
 
-/// The key is a setting of the project, and a secret is only ever written sealed.
-fn must_be_declared(desk: &Desk, stack: &StackName, path: &KeyPath, secret: bool) -> Result {
+/// What is declared for a place of the configuration.
+struct Declared {
+    /// The types that a value may have there.
+    types: Vec<Type>,
+    /// The setting, where the place is all of it.
+    field: Option<Field>,
+}
+
+/// The value in the form that fits the place: as TOML reads it, or else as a text.
+fn fitting(path: &KeyPath, declared: Option<&Declared>, written: &str) -> Result<NewValue> {
+    let toml = NewValue::Toml(written.to_owned());
+    let text = NewValue::Text(written.to_owned());
+    let Some(declared) = declared else {
+        return Ok(if toml.json().is_ok() { toml } else { text });
+    };
+    let mut first = None;
+    for value in [toml, text] {
+        let Ok(json) = value.json() else { continue };
+        match declared.problems(&json) {
+            None => return Ok(value),
+            Some(problem) => drop(first.get_or_insert(problem)),
+        }
+    }
+    let problem = first.expect("a text can be read as one");
+    let error = CliError::user(format!("`{path}`{}: {}", problem.path, problem.message));
+    Err(match problem.help {
+        Some(help) => error.help(help),
+        None => error,
+    })
+}
+
+impl Declared {
+    /// The first thing that is wrong with a value; none where it fits.
+    fn problems(&self, value: &serde_json::Value) -> Option<Problem> {
+        let mut found = None;
+        for ty in &self.types {
+            let problems = match (ty.coerce(value), &self.field) {
+                (Ok(value), Some(field)) => field.broken_rules(&value),
+                (Ok(_), None) => Vec::new(),
+                (Err(problems), _) => problems,
+            };
+            let problem = problems.into_iter().next()?;
+            found.get_or_insert(problem);
+        }
+        found
+    }
+}
+
+/// The key is a setting of the project, and a secret is only ever written sealed. None: it is olbake's own.
+fn must_be_declared(
+    desk: &Desk,
+    stack: &StackName,
+    path: &KeyPath,
+    secret: bool,
+) -> Result<Option<Declared>> {
     let (first, below) = path.keys().split_first().expect("a path has a key");
     if Workspace::is_own_configuration(first) {
-        return Ok(());
+        return Ok(None);
     }
     let schema = desk.workspace.configuration_schema(stack.project())?;
     let Some(field) = schema.fields.get(first) else {
@@ -101,6 +153,9 @@ fn must_be_declared(desk: &Desk, stack: &StackName, path: &KeyPath, secret: bool
     };
     let mut types = Vec::new();
     types_at(&field.ty, below, &mut types);
+    if types.is_empty() {
+        return Err(CliError::user(format!("the configuration of `{stack}` has no `{path}`")));
+    }
     let secrets = types.iter().filter(|ty| matches!(ty, Type::Secret)).count();
     if !secret && secrets > 0 && secrets == types.len() {
         let error = format!("`{path}` is a secret, which everyone who reads the file would know");
@@ -112,7 +167,10 @@ fn must_be_declared(desk: &Desk, stack: &StackName, path: &KeyPath, secret: bool
         return Err(CliError::user(format!("`{path}` is no secret"))
             .help(format!("`olbake config set {path} VALUE`, or declare it as `secret`")));
     }
-    Ok(())
+    let whole = below.is_empty();
+    // The whole of an optional setting may be absent, which its parts do not say.
+    let types = if whole { vec![field.ty.clone()] } else { types.into_iter().cloned().collect() };
+    Ok(Some(Declared { types, field: whole.then(|| field.clone()) }))
 }
 
 /// The types that a value at a place below a value of a type may have.
@@ -147,23 +205,66 @@ fn new_key(
     if !recipients.is_empty() {
         return Ok(DataKey::create(stack, &Wrapping::Recipients(recipients.to_vec()))?);
     }
-    let found = Identity::find(Kind::Passphrase, environment(context), &desk.place.root)?;
-    let phrase = match found {
-        Some(Identity::Passphrase(phrase)) => phrase,
-        _ if context.startup.terminal.asks() => {
-            let first = passphrase(&format!("new passphrase of {stack}: "))?;
-            let second = passphrase("once more: ")?;
-            if *first != *second {
-                return Err(CliError::user("the two are not the same"));
-            }
-            first
-        }
-        _ => {
-            return Err(CliError::user(format!("`{stack}` has no key for secrets yet, and one needs a passphrase"))
-                .help("give it by OLBAKE_PASSPHRASE or OLBAKE_PASSPHRASE_FILE, or name recipients: `--recipient age1…`"));
-        }
-    };
+    let phrase = new_passphrase(desk, context, stack, environment(context))?.ok_or_else(|| {
+        CliError::user(format!("`{stack}` has no key for secrets yet, and one needs a passphrase")).help(
+            "give it by OLBAKE_PASSPHRASE or OLBAKE_PASSPHRASE_FILE, or name recipients: `--recipient age1…`",
+        )
+    })?;
     Ok(DataKey::create(stack, &Wrapping::Passphrase(phrase, Work::default()))?)
+}
+
+/// A passphrase that the environment gives, or that a person types twice; none where there is nobody.
+fn new_passphrase(
+    desk: &Desk,
+    context: &Context,
+    stack: &StackName,
+    environment: &BTreeMap<String, String>,
+) -> Result<Option<Zeroizing<String>>> {
+    if let Some(Identity::Passphrase(phrase)) =
+        Identity::find(Kind::Passphrase, environment, &desk.place.root)?
+    {
+        return Ok(Some(phrase));
+    }
+    if !context.startup.terminal.asks() {
+        return Ok(None);
+    }
+    let first = passphrase(&format!("new passphrase of {stack}: "))?;
+    let second = passphrase("once more: ")?;
+    if *first == *second { Ok(Some(first)) } else { Err(CliError::user("the two are not the same")) }
+}
+
+/// Wraps the key of a stack's secrets for others.
+fn rewrap(desk: &Desk, context: &Context, stack: &StackName, recipients: &[String]) -> Result {
+    let mut file = open(desk, stack)?;
+    let header = file.header()?;
+    let header = header.ok_or_else(|| CliError::user(format!("`{stack}` has no key for secrets yet")))?;
+    if recipients.iter().any(|who| who.starts_with(KMS)) {
+        return Err(CliError::user("KMS wraps only keys that it made itself").help(
+            "set the secrets anew in a file without `[encryption]`: `config set --secret --recipient kms:…`",
+        ));
+    }
+    let key = data_key(desk, context, stack, &header)?;
+    let wrapping = if recipients.is_empty() {
+        let given = environment(context);
+        let renamed = [("OLBAKE_PASSPHRASE", "OLBAKE_NEW_PASSPHRASE")]
+            .into_iter()
+            .chain([("OLBAKE_PASSPHRASE_FILE", "OLBAKE_NEW_PASSPHRASE_FILE")])
+            .filter_map(|(name, new)| Some((name.to_owned(), given.get(new)?.clone())));
+        let phrase = new_passphrase(desk, context, stack, &renamed.collect())?.ok_or_else(|| {
+            CliError::user("the new passphrase is missing")
+                .help("give it by OLBAKE_NEW_PASSPHRASE or OLBAKE_NEW_PASSPHRASE_FILE, or name recipients")
+        })?;
+        Wrapping::Passphrase(phrase, Work::default())
+    } else {
+        Wrapping::Recipients(recipients.to_vec())
+    };
+    file.set_header(&key.wrap(&wrapping)?)?;
+    file.save()?;
+    context.ui.say(&format!(
+        "the secrets of `{stack}` are opened anew; who has an earlier copy of the file can open that as before: \
+         where that matters, change the secrets, too"
+    ));
+    Ok(())
 }
 
 /// A secret from standard input; a person types it unseen.

@@ -127,7 +127,7 @@ pub(super) fn applied(desk: &Desk, stack: &StackName) -> Result<StackState> {
 pub(super) fn graph(args: &GraphArgs, context: &mut Context) -> Result {
     let desk = Desk::open(context)?;
     let stack = desk.choose(&args.stack, context)?;
-    let evaluated = desk.evaluate(context, &stack, &args.settings)?;
+    let evaluated = desk.evaluate_offline(context, &stack, &args.settings)?;
     let resources = &evaluated.declaration.resources;
     let nodes = resources.iter().map(|declared| {
         let dependencies = direct(declared.dependencies(), resources);

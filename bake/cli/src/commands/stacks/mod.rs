@@ -17,11 +17,11 @@ use async_trait::async_trait;
 use camino::Utf8PathBuf;
 use olbake_core::Digest;
 use olbake_core::diagnostic::Diagnostic;
-use olbake_core::promotion::Channel;
 use olbake_core::stack::declare::PinnedImage;
 use olbake_core::stack::{Catalog, StackName};
 use olbake_engine::bake::look::version_disk;
 use olbake_engine::cache::Cache;
+use olbake_engine::config::Config;
 use olbake_engine::registry::{Registry, RegistryError};
 use olbake_engine::stack::provider::ProviderError;
 use olbake_engine::stack::{Site, Stacks};
@@ -104,12 +104,26 @@ impl Desk {
     /// What evaluating a stack needs from states and the registry.
     pub(super) fn inputs(&self, context: &Context, settings: &Settings) -> Result<StackInputs> {
         let inputs = context.inputs(&self.place, settings)?;
-        let (store, registry) = (self.store.clone(), self.registry.clone());
+        let (store, registry, config) =
+            (self.store.clone(), self.registry.clone(), Arc::new(self.place.config.clone()));
         Ok(StackInputs {
             outputs: Arc::new(move |stack| outputs_of(&store, stack)),
-            images: Arc::new(move |wanted| image_of(&registry, wanted).map(Some)),
+            images: Arc::new(move |wanted| image_of(&config, &registry, wanted).map(Some)),
             ..StackInputs::offline(&inputs)
         })
+    }
+
+    /// A stack's declaration where neither a state nor a registry is looked at: what comes from there is unknown.
+    pub(super) fn evaluate_offline(
+        &self,
+        context: &Context,
+        stack: &StackName,
+        settings: &Settings,
+    ) -> Result<Evaluated> {
+        let inputs = StackInputs::offline(&context.inputs(&self.place, settings)?);
+        let evaluated = self.workspace.evaluate(stack, &inputs)?;
+        context.ui.diagnostics(&evaluated.warnings);
+        Ok(evaluated)
     }
 
     /// A stack's declaration; warnings are shown.
@@ -186,7 +200,11 @@ fn outputs_of(store: &StateStore, stack: &StackName) -> std::result::Result<Othe
     })
 }
 
-fn image_of(registry: &Registry, wanted: &WantedImage) -> std::result::Result<PinnedImage, Box<Diagnostic>> {
+fn image_of(
+    config: &Config,
+    registry: &Registry,
+    wanted: &WantedImage,
+) -> std::result::Result<PinnedImage, Box<Diagnostic>> {
     let WantedImage { image, channel, pinned } = wanted;
     if let Some(digest) = pinned {
         let version = registry.records().resolve_digest_for_deploy(image, digest);
@@ -194,8 +212,9 @@ fn image_of(registry: &Registry, wanted: &WantedImage) -> std::result::Result<Pi
             .map(|version| PinnedImage { digest: version.digest, channel: None })
             .map_err(|error| no_image(error, None));
     }
-    let name: Channel = channel.parse().map_err(|error: olbake_core::names::NameError| {
-        Box::new(Diagnostic::error("image", error.to_string()))
+    let name = config.channel(channel).map_err(|error| {
+        let message = error.to_string();
+        Box::new(Diagnostic { help: error.help, ..Diagnostic::error("unknown-channel", message) })
     })?;
     let version = registry.records().resolve_for_deploy(image, &name).map_err(|error| {
         let help = format!(
