@@ -9,7 +9,7 @@ const IMAGE: &str =
     r#"image(name = "one", base = debian("bookworm"), components = [use("//components/one")])"#;
 
 /// A workspace of one image with one component of this body.
-fn one(body: &str) -> Vec<(&'static str, String)> {
+pub(crate) fn one(body: &str) -> Vec<(&'static str, String)> {
     let verify = if body.contains("def verify") {
         String::new()
     } else {
@@ -127,22 +127,50 @@ fn archives_do_not_escape() {
 #[test]
 fn without_root_the_error_says_so() {
     let Some(world) = World::new(&tiny()) else { return };
-    std::fs::set_permissions(&world.dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let bake = world.command(&["bake", "tiny"]);
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(bake.get_program());
-    command.args(bake.get_args()).current_dir(&world.dir).env_clear();
-    for (name, value) in bake.get_envs().filter_map(|(name, value)| Some((name, value?))) {
-        command.env(name, value);
+    let everyone = || std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    // Where everyone may go: the command itself may lie where only root does.
+    let place = tempfile::Builder::new().prefix("olbake-nobody-").tempdir_in("/var/tmp").unwrap();
+    std::fs::set_permissions(place.path(), everyone()).unwrap();
+    std::fs::set_permissions(&world.dir, everyone()).unwrap();
+    let copy = |from: &std::ffi::OsStr, name: &str| {
+        let to = place.path().join(name);
+        std::fs::copy(from, &to).unwrap();
+        std::fs::set_permissions(&to, everyone()).unwrap();
+        to
+    };
+    let as_nobody = |arguments: &[&str]| -> Ended {
+        let ours = world.command(arguments);
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
+        command.arg(copy(ours.get_program(), "olbake")).args(ours.get_args());
+        command.current_dir(&world.dir).env_clear();
+        for (name, value) in ours.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+            let value =
+                if name == "OLBAKE_AGENT" { copy(value, "olbake-agent").into() } else { value.to_owned() };
+            command.env(name, value);
+        }
+        command.env("OLBAKE_CACHE", place.path().join("cache"));
+        command.output().unwrap().into()
+    };
+    // What changes a machine needs root, and says so before anything is begun; there is nothing to write into either.
+    for command in [&["bake", "tiny"][..], &["shell", "tiny"]] {
+        let ended = as_nobody(command);
+        assert_ne!(ended.code, 0, "{}", ended.said());
+        assert!(!ended.said().contains("Permission denied"), "{}", ended.said());
     }
-    command.env("OLBAKE_CACHE", world.dir.join("cache-of-nobody"));
-    let ended: Ended = command.output().unwrap().into();
-    if ended.said().contains("Permission denied") && ended.stdout.is_empty() {
-        // The command itself lies where only root may go; there is nothing to see here.
-        return;
+    as_nobody(&["bake", "tiny"]).says(&["root"]);
+    // What only reads does not, in a workspace where nothing was ever baked and nothing may be written.
+    for command in [&["check"][..], &["plan", "tiny"], &["images"], &["status"], &["stack", "list"]] {
+        let ended = as_nobody(command);
+        assert_eq!(ended.code, 0, "{command:?}: {}", ended.said());
     }
-    assert_ne!(ended.code, 0);
-    ended.says(&["root"]);
+    world.bake(&["tiny"]);
+    for command in [&["images"][..], &["show", "tiny"], &["why", "tiny"]] {
+        let ended = as_nobody(command);
+        assert_eq!(ended.code, 0, "{command:?}: {}", ended.said());
+    }
+    let again = as_nobody(&["bake", "tiny"]);
+    assert!(!again.said().contains("baking"), "{}", again.said());
 }
 
 #[test]

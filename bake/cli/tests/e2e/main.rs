@@ -11,6 +11,7 @@ mod faults;
 mod interruptions;
 mod leaks;
 mod library;
+mod looks;
 mod stacks;
 mod support;
 mod vms;

@@ -121,6 +121,7 @@ impl<'a> ImageBake<'a> {
             substrate: self.bake.options.verify,
             agent: &self.bake.options.agent,
             on_failure: self.bake.options.on_failure,
+            cache: &self.bake.cache,
             digest: None,
         };
         let searched = self.searched_before(&secrets).await?;

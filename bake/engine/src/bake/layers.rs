@@ -13,6 +13,7 @@ use olbake_core::plan::{Layer, Plan};
 use olbake_core::report::{OperationReport, Outcome};
 use tokio::sync::mpsc;
 
+use crate::cache::Cache;
 use crate::event::{Event, LayerOutcome, LayerResult, Stage};
 use crate::machine::{Machine, MachineSpec, Snapshot, Start, Substrate, WorkDisk};
 
@@ -218,13 +219,12 @@ impl Layers<'_> {
     }
 
     async fn keep_failed(&mut self, running: Running) -> Result<(), BakeError> {
-        if let Some(disk) = running.machine.stop().await? {
-            let path = self.bake.cache.keep_failed(&self.plan.image, &disk.disk)?;
-            let message =
-                format!("the disk of the failed bake is at {path}; `olbake shell --disk {path}` opens it");
-            self.bake.events.send(Event::Note { image: Some(self.plan.image.clone()), message });
+        match running.machine.stop().await? {
+            Some(disk) => {
+                keep_failed(&self.bake.cache, self.operations, &disk, "the disk of the failed bake")
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Runs the layers between the last kept disk and a failed one again, and keeps their disk.
@@ -276,6 +276,19 @@ pub(super) async fn shell(machine: &mut dyn Machine, operations: &Operations<'_>
     let status = machine.shell().await;
     operations.events.send(Event::TerminalReturned);
     Ok(status.map(drop)?)
+}
+
+/// Keeps the disk of what failed, and says where.
+pub(super) fn keep_failed(
+    cache: &Cache,
+    operations: &Operations<'_>,
+    disk: &Snapshot,
+    what: &str,
+) -> Result<(), BakeError> {
+    let path = cache.keep_failed(operations.image, &disk.disk)?;
+    let message = format!("{what} is at {path}; `olbake shell --disk {path}` opens it");
+    operations.events.send(Event::Note { image: Some(operations.image.clone()), message });
+    Ok(())
 }
 
 /// The error for the first operation that failed.

@@ -11,7 +11,6 @@ use olbake_core::digest::FieldDigest;
 use olbake_core::operation::{Action, Operation};
 use olbake_core::plan::Plan;
 
-use crate::event::Event;
 use crate::machine::{BESIDE, Machine, MachineSpec, Snapshot, Start, Substrate};
 
 use super::operations::{Operations, Purpose};
@@ -98,11 +97,8 @@ impl LeakSearch<'_> {
             OnFailure::Shell => super::layers::shell(machine, self.operations).await,
             OnFailure::Keep => {
                 let copy = self.bake.builder.copy(disk, &self.work.disk()).await?;
-                let path = self.bake.cache.keep_failed(&self.plan.image, &copy.disk)?;
-                let message =
-                    format!("the disk with the leak is at {path}; `olbake shell --disk {path}` opens it");
-                self.bake.events.send(Event::Note { image: Some(self.plan.image.clone()), message });
-                Ok(())
+                let (cache, operations) = (&self.bake.cache, self.operations);
+                super::layers::keep_failed(cache, operations, &copy, "the disk with the leak")
             }
         }
     }

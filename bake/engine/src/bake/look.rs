@@ -74,6 +74,7 @@ impl Bake {
             substrate: self.options.verify,
             agent: &self.options.agent,
             on_failure: OnFailure::Cleanup,
+            cache: &self.cache,
             digest: Some(version.digest),
         };
         let began = std::time::Instant::now();

@@ -22,6 +22,8 @@ pub(super) struct FreshBoot<'a> {
     pub(super) substrate: Substrate,
     pub(super) agent: &'a camino::Utf8Path,
     pub(super) on_failure: OnFailure,
+    /// Where the disk of an image that fails is kept, if it is to be.
+    pub(super) cache: &'a crate::cache::Cache,
     /// The version, when it exists already.
     pub(super) digest: Option<Digest>,
 }
@@ -79,6 +81,16 @@ impl FreshBoot<'_> {
             super::layers::shell(&mut *machine, operations).await?;
         }
         machine.stop().await?;
+        if to_look_at && self.on_failure == OnFailure::Keep {
+            // As it was before the boot: what is looked for is in the image.
+            let copy = self.builder.copy(disk, &self.work.disk()).await?;
+            super::layers::keep_failed(
+                self.cache,
+                operations,
+                &copy,
+                "the disk that failed on the fresh boot",
+            )?;
+        }
         seen
     }
 }

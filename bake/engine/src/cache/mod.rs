@@ -93,7 +93,7 @@ impl Cache {
             renewals: Mutex::default(),
         };
         for directory in [cache.disks(), cache.downloads(), cache.packages(), cache.locks()] {
-            fs::create_dir_all(&directory).map_err(|e| StoreError::io("create directory", directory, e))?;
+            crate::store::file::make_if_allowed(&directory)?;
         }
         Ok(cache)
     }

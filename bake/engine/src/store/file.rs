@@ -28,12 +28,12 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// Opens a directory as a store; makes it where there is none, and removes what killed writers left.
+    /// Opens a directory as a store; makes it where there is none, and removes what killed writers left. Who may not
+    /// write there can read what there is.
     pub fn open(root: impl Into<Utf8PathBuf>) -> Result<Self, StoreError> {
         let store = Self { root: root.into() };
         for directory in [TEMPORARY, LOCKS] {
-            let path = store.root.join(directory);
-            fs::create_dir_all(&path).map_err(|e| StoreError::io("create directory", &path, e))?;
+            make_if_allowed(&store.root.join(directory))?;
         }
         store.sweep()?;
         Ok(store)
@@ -55,7 +55,7 @@ impl FileStore {
             }
             freed += file.metadata().map_or(0, |m| if m.nlink() == 1 { m.blocks() * 512 } else { 0 });
             match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error) if error.kind() != io::ErrorKind::NotFound && !may_not(&error) => {
                     return Err(StoreError::io("remove", &path, error));
                 }
                 _ => {}
@@ -320,6 +320,18 @@ impl Upload for FileUpload {
     fn place(&self) -> String {
         self.temporary.path.to_string()
     }
+}
+
+/// Makes a directory, unless it may not be made here: then nothing is in it, and writing into it fails.
+pub(crate) fn make_if_allowed(path: &Utf8Path) -> Result<(), StoreError> {
+    match fs::create_dir_all(path) {
+        Err(error) if !may_not(&error) => Err(StoreError::io("create directory", path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn may_not(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Makes a directory below `root` and every one above it durable.
