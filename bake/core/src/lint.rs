@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `fhs` | an archive, tree, clone or configuration in a place that the Filesystem Hierarchy Standard keeps for something else |
 //! | `plain-http` | a download over HTTP without TLS; package sources are signed, so not they |
-//! | `unpinned-package` | a package in whatever version is newest on the day |
+//! | `unpinned-package` | a package in whatever version is newest on the day; a command that installs packages of which the plan does not know |
+//! | `unpinned-download` | a command that downloads what nothing checks, or runs it |
 //! | `service-start` | a command that starts a service during the bake |
 //! | `shell` | a command through a shell that has no need of one |
 //! | `world-writable` | a file or directory that every user may change |
@@ -12,25 +13,32 @@
 //! What concerns declarations and not plans (settings never read or without a text, components without checks) is found
 //! by `bake/lang`, which sees the recipes.
 
-use camino::Utf8Path;
+mod commands;
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use self::commands::Finding;
+use crate::Digest;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::operation::{Action, Operation, PackageState, Run};
+use crate::operation::{Action, Operation, PackageState};
 use crate::plan::{Layer, Payload, Plan};
 
-/// Everything worth a warning in a plan, in the order of its operations.
-pub fn plan(plan: &Plan) -> Diagnostics {
+/// Everything worth a warning in a plan, in the order of its operations. `bases` are the plans of what it starts from; `text` answers with the bytes of a digest, where
+/// they are text and somebody has them.
+pub fn plan(plan: &Plan, bases: &[&Plan], text: &dyn Fn(&Digest) -> Option<String>) -> Diagnostics {
     let mut found = Diagnostics::default();
+    let homes: Vec<Utf8PathBuf> = bases.iter().copied().chain([plan]).flat_map(homes).collect();
     for (layer, operation) in
         plan.layers.iter().flat_map(|layer| layer.operations.iter().map(move |one| (layer, one)))
     {
         let mut warn = |code: &str, message: String, help: &str| {
             found.push(Diagnostic::warning(code, message).at(operation.spans.first().cloned()).help(help));
         };
-        places(operation, &mut warn);
+        places(operation, &homes, &mut warn);
         downloads(plan, operation, &mut warn);
         packages(operation, &mut warn);
-        services(layer, operation, &mut warn);
+        commands(layer, operation, text, &mut warn);
         shells(operation, &mut warn);
         modes(operation, &mut warn);
     }
@@ -45,7 +53,7 @@ const OWN_SOFTWARE: [&str; 5] = ["/opt", "/usr/local", "/srv", "/var/lib", "/usr
 const PACKAGED: [&str; 8] =
     ["/usr/bin", "/usr/sbin", "/usr/lib", "/usr/libexec", "/bin", "/sbin", "/lib", "/usr/include"];
 /// Where nothing stays.
-const FLEETING: [&str; 6] = ["/tmp", "/var/tmp", "/run", "/var/run", "/proc", "/sys"];
+const FLEETING: [&str; 7] = ["/tmp", "/var/tmp", "/run", "/var/run", "/proc", "/sys", "/dev"];
 /// What configuration files end in.
 const CONFIGURATION: [&str; 8] = ["conf", "cfg", "ini", "toml", "yaml", "yml", "json", "service"];
 
@@ -53,7 +61,19 @@ fn below(path: &Utf8Path, folders: &[&str]) -> bool {
     folders.iter().any(|folder| path.starts_with(folder))
 }
 
-fn places(operation: &Operation, warn: &mut Warn<'_>) {
+/// The home directories of the accounts that a plan makes.
+fn homes(plan: &Plan) -> Vec<Utf8PathBuf> {
+    let operations = plan.layers.iter().flat_map(|layer| &layer.operations);
+    let home = |operation: &Operation| match &operation.action {
+        Action::User { name, account: Some(account) } => {
+            Some(account.home.clone().unwrap_or_else(|| Utf8Path::new("/home").join(name)))
+        }
+        _ => None,
+    };
+    operations.filter_map(home).collect()
+}
+
+fn places(operation: &Operation, homes: &[Utf8PathBuf], warn: &mut Warn<'_>) {
     let (path, bundle) = match &operation.action {
         Action::FileArchive { path, .. } => (path, true),
         // Configuration comes as trees too.
@@ -67,6 +87,13 @@ fn places(operation: &Operation, warn: &mut Warn<'_>) {
             "fhs",
             format!("`{path}` does not survive into a running machine"),
             "use a place that stays: `/var/lib`, `/opt`, `/etc`",
+        );
+    } else if path.starts_with("/home") && path != "/home" && !homes.iter().any(|home| path.starts_with(home))
+    {
+        warn(
+            "fhs",
+            format!("`{path}` is in the home of nobody that this image makes"),
+            "homes belong to people: software goes below `/opt`, data below `/var/lib` or `/srv`",
         );
     } else if bundle && !below(path, &OWN_SOFTWARE) {
         warn(
@@ -149,25 +176,47 @@ fn packages(operation: &Operation, warn: &mut Warn<'_>) {
     }
 }
 
-/// Operations that start services say why in the recipe; commands that do so say nothing.
-fn services(layer: &Layer, operation: &Operation, warn: &mut Warn<'_>) {
+/// Operations that start services, install packages or download say so in the plan; commands that do say nothing.
+fn commands(
+    layer: &Layer,
+    operation: &Operation,
+    text: &dyn Fn(&Digest) -> Option<String>,
+    warn: &mut Warn<'_>,
+) {
     let Action::Run(run) = &operation.action else { return };
-    if starts_service(run) && layer.booted.is_none() {
-        warn(
-            "service-start",
-            "a command starts a service during the bake".to_owned(),
-            "what a service writes while it runs is in every copy of the image: enable it with `systemd.service`, and it \
-             starts at boot",
-        );
+    let script = run.script.as_ref().and_then(|script| text(&script.digest));
+    for finding in commands::findings(run, script.as_deref()) {
+        let (code, message, help) = match finding {
+            Finding::StartsService if layer.booted.is_some() => continue,
+            Finding::StartsService => (
+                "service-start",
+                "a command starts a service during the bake",
+                "what a service writes while it runs is in every copy of the image: enable it with `systemd.service`, and \
+                 it starts at boot",
+            ),
+            Finding::InstallsPackages => (
+                "unpinned-package",
+                "a command installs packages of which the plan does not know",
+                "use `apt.packages`: its packages are one transaction, and a change of them is a change of the plan",
+            ),
+            Finding::InstallsPython => (
+                "unpinned-package",
+                "a command installs Python packages in the newest versions of the day: two bakes of one plan may differ",
+                "name each version with `==`, or use `--require-hashes`",
+            ),
+            Finding::Downloads => (
+                "unpinned-download",
+                "a command downloads what nothing checks: two bakes of one plan may differ",
+                "use `files.download` or `files.archive` with a checksum",
+            ),
+            Finding::RunsDownload => (
+                "unpinned-download",
+                "a command runs what it downloads, and nothing checks it",
+                "get the script with `files.download` and a checksum, read it, and run the file",
+            ),
+        };
+        warn(code, message.to_owned(), help);
     }
-}
-
-fn starts_service(run: &Run) -> bool {
-    let words: Vec<&str> = run.argv.iter().flat_map(|word| word.split_whitespace()).collect();
-    words.windows(2).any(|pair| {
-        pair[0].rsplit('/').next() == Some("systemctl")
-            && matches!(pair[1], "start" | "restart" | "reload-or-restart")
-    }) || words.windows(2).any(|pair| pair == ["enable", "--now"])
 }
 
 fn shells(operation: &Operation, warn: &mut Warn<'_>) {

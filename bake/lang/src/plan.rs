@@ -379,6 +379,8 @@ impl<'p, 'a> Imaging<'p, 'a> {
 
     fn finish(self, layers: Vec<Layer>, checks: Vec<Checks>, upgrade: Vec<Checks>, last: Digest) -> Planned {
         let seal = seal(self.declaration.leak_allow.clone());
+        let further_down = self.below.as_ref().map_or_else(Vec::new, |below| self.bases_of(&below.plan));
+        let below: Vec<Arc<Planned>> = self.below.iter().cloned().chain(further_down).collect();
         let architecture = self.architecture();
         let sealed = key::sealed(architecture, last, &seal);
         let plan = Plan {
@@ -395,7 +397,14 @@ impl<'p, 'a> Imaging<'p, 'a> {
             secrets: self.secrets,
         };
         let mut warnings = self.warnings;
-        warnings.extend(lint::plan(&plan).0);
+        let sources = &self.planner.workspace.sources;
+        let text = |digest: &Digest| match plan.payloads.get(digest)? {
+            Payload::Inline { .. } => String::from_utf8(self.inline.get(digest)?.to_vec()).ok(),
+            Payload::File { path, .. } => sources.text(path.as_str()).map(|text| text.to_string()),
+            Payload::Url { .. } => None,
+        };
+        let bases: Vec<&Plan> = below.iter().map(|below| &below.plan).collect();
+        warnings.extend(lint::plan(&plan, &bases, &text).0);
         Planned { plan, inline: self.inline, warnings: unique(warnings) }
     }
 

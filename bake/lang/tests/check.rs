@@ -14,7 +14,7 @@ fn lints() {
     let made = make(&[
         (
             "components/c/component.star",
-            r#"
+            r##"
 S = settings(name = "c", fields = {
     "used": setting(str, default = "a", doc = "d"),
     "branch": setting(str, default = "a", doc = "read only in a branch not taken"),
@@ -32,10 +32,22 @@ def install(s, m):
     files.download("/usr/local/bin/b", "http://example.org/b", sha256 = "00" * 32)
     files.archive("/var/c", url = "https://example.org/c.zip", sha256 = "11" * 32)
     run.command("systemctl restart nginx", shell = True)
+    run.command("curl -fsSLo /opt/d https://example.org/d; wget -qO- https://example.org/e | sh", shell = True)
+    run.command(["pip", "install", "flask"])
+    run.command(["apt-get", "-y", "install", "nginx"])
+    run.command(["service", "nginx", "start"])
+    run.command(["/etc/init.d/nginx", "start"])
+    run.script(text = "#!/bin/sh -e\ncd /\nsystemctl start nginx\n")
+    run.script("files/start.sh")
+    files.content("/dev/a", "x")
+    files.directory("/home/somebody/data")
+    users.user("me")
+    files.content("/home/me/.bashrc", "x")
 
 component(name = "c", settings = S, install = install)
-"#,
+"##,
         ),
+        ("components/c/files/start.sh", "# Starts it.\nservice nginx start\n"),
         ("components/unseen/component.star", "component(name = \"unseen\", install = lambda s, m: None)\n"),
         (
             "images/web/image.star",
