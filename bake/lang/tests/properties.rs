@@ -46,6 +46,60 @@ proptest! {
         prop_assert_ne!(plain.key, other.key);
     }
 
+    /// Nor does it depend on threads, on what was planned before, or on the order in which a folder lists its files.
+    #[test]
+    fn a_plan_does_not_depend_on_the_order_of_anything(
+        files in proptest::collection::vec((0_usize..4, "[a-z]{1,6}", any::<bool>()), 1..6),
+        uses in proptest::collection::vec(proptest::collection::vec(any::<prop::sample::Index>(), 0..4), 1..5),
+        seed: u64,
+    ) {
+        let mut written = Vec::new();
+        for (index, (folder, text, shell)) in files.iter().enumerate() {
+            let path = format!("/etc/f{folder}/{index}");
+            let run = if *shell { format!("    run.command([\"touch\", {path:?}], writes = [{path:?}])\n") } else { String::new() };
+            let star = format!(
+                "def install(s, m):\n    apt.packages([\"p{folder}\", \"{text}-x\"])\n    files.content({path:?}, {text:?})\n{run}\
+                 def verify(s, m):\n    check.file({path:?})\ncomponent(name = \"c{index}\", install = install, verify = verify)\n"
+            );
+            written.push((format!("components/c{index}/component.star"), star));
+        }
+        for (index, chosen) in uses.iter().enumerate() {
+            let mut components: Vec<usize> = chosen.iter().map(|one| one.index(files.len())).collect();
+            let mut seen = std::collections::BTreeSet::new();
+            components.retain(|one| seen.insert(*one));
+            let list: Vec<String> = components.iter().map(|one| format!("use(\"//components/c{one}\")")).collect();
+            let base = if index == 0 { "debian(\"bookworm\")".to_owned() } else { format!("\"//images/i{}\"", (index - 1) / 2) };
+            let list = list.join(", ");
+            let star = format!("image(name = \"i{index}\", base = {base}, components = [{list}], variants = {{\"v\": {{}}}})\n");
+            written.push((format!("images/i{index}/image.star"), star));
+        }
+        let all = |order: &[(String, String)], reverse: bool| {
+            let files: Vec<(&str, &str)> = order.iter().map(|(file, text)| (file.as_str(), text.as_str())).collect();
+            let made = make(&files);
+            let mut images = made.workspace.images();
+            if reverse {
+                images.reverse();
+            }
+            let texts = |planned: Vec<(olbake_core::ImageRef, Result<olbake_lang::Planned, _>)>| -> BTreeMap<String, String> {
+                let text = |planned: Result<olbake_lang::Planned, olbake_core::diagnostic::Diagnostics>| {
+                    let planned = planned.unwrap_or_else(|problems| panic!("{problems}"));
+                    format!("{}{:?}{:?}", planned.plan.to_json(), planned.inline, planned.warnings)
+                };
+                planned.into_iter().map(|(image, planned)| (image.to_string(), text(planned))).collect()
+            };
+            let once = texts(made.workspace.plan_all(&images, &inputs()));
+            let again = texts(made.workspace.plan_all(&images, &inputs()));
+            assert_eq!(once, again);
+            once
+        };
+        let forward = all(&written, false);
+        let mut turned = written.clone();
+        let middle = usize::try_from(seed % written.len() as u64).unwrap();
+        turned.rotate_left(middle);
+        turned.reverse();
+        prop_assert_eq!(forward, all(&turned, true));
+    }
+
     #[test]
     fn the_highest_layer_that_speaks_is_in_force(
         image: Option<u16>, variant: Option<u16>, dotenv: Option<u16>, environment: Option<u16>, set: Option<u16>,
