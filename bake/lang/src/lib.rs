@@ -7,6 +7,7 @@
 
 #![allow(clippy::result_large_err, reason = "a diagnostic ends a recipe: it is on no hot path")]
 
+mod arguments;
 mod builtin;
 mod check;
 mod conflict;
