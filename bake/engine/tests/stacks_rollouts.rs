@@ -2,11 +2,13 @@
 //! and what operators wish.
 #![allow(clippy::unwrap_used, reason = "a test stops where its preparations fail")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use olbake_core::rollout::{Availability, Event, Stage, Wish};
+use olbake_core::rollout::simulate::{Model, simulate};
+use olbake_core::rollout::{Availability, Event, Lien, Outcome, Refusal, Rollout, Stage, Wish};
 use olbake_core::stack::plan::{Act, Reason};
 use olbake_core::stack::planner::Wishes;
 use olbake_core::stack::state::Applied;
@@ -295,6 +297,53 @@ fn what_cannot_be_undone_is_not_begun() {
     };
     assert!(matches!(failures[..], [(_, StackError::Preflight(_))]), "{failures:?}");
     assert_eq!(cloud.with(|world| world.images(&web())), [image("one"); 3]);
+}
+
+#[test]
+fn where_there_is_no_room_nothing_is_begun() {
+    let hello = Hello::default();
+    let cloud = standing(&hello);
+    cloud.settings().room = Some(0);
+    let Err(StackError::Failed { failures, .. }) = deploy(&cloud, &two(&hello).declare()) else {
+        panic!("it was begun")
+    };
+    let [(_, StackError::Preflight(refused))] = &failures[..] else { panic!("{failures:?}") };
+    assert_eq!(refused.refusals, [Refusal::NoRoom { needed: 1, room: 0 }]);
+    assert_eq!(cloud.with(|world| world.images(&web())), [image("one"); 3]);
+    // One place more is enough, and what was refused is done by the next deploy.
+    cloud.settings().room = Some(1);
+    deploy(&cloud, &two(&hello).declare()).unwrap();
+    settled(&cloud, &two(&hello).declare());
+}
+
+/// What `--simulate` runs begins as the rollout itself does: with the instances that run, hooks, liens and room.
+#[test]
+fn a_rehearsal_begins_as_the_rollout_does() {
+    let hello = Hello::default();
+    let cloud = standing(&hello);
+    let after = two(&hello).declare();
+    let hook = HookCommand { argv: vec!["backup".to_owned()], limit: Duration::from_secs(10) };
+    cloud.settings().hooks.insert(image("one"), vec![hook]);
+    cloud.settings().liens = BTreeSet::from([Lien::PinnedCapacity]);
+    cloud.settings().room = Some(2);
+    let rehearse = |declaration: &Declaration| {
+        let preview = cloud.preview(declaration, &Wishes::default()).unwrap();
+        let (stacks, _) = cloud.process();
+        cloud.run(async { stacks.rehearse(&declaration.stack, &preview).await }).unwrap().unwrap()
+    };
+    assert!(rehearse(&hello.declare()).is_empty(), "nothing is to be rolled out");
+    let rehearsed = rehearse(&after);
+    let [(name, Some(request))] = rehearsed.iter().collect::<Vec<_>>()[..] else { panic!("{rehearsed:?}") };
+    assert_eq!(*name, web());
+    // The rollout writes down what it begins with before it does anything.
+    cloud.faults.choose(Some(Chosen { among: Among::Instances, number: 0, fault: Fault::HangBefore }));
+    assert!(cloud.deploy(&after, &Wishes::default(), Takeover::Refuse).is_none());
+    cloud.faults.choose(None);
+    let begun: Rollout = serde_json::from_value(group(&cloud, &after).rollout.unwrap()).unwrap();
+    assert_eq!(begun.request(), request);
+    let simulated = simulate(request.clone(), Model::default()).unwrap();
+    assert_eq!(simulated.outcome, Some(Outcome::Succeeded));
+    assert!(simulated.timeline.iter().all(|row| row.census.serving >= 3), "{simulated}");
 }
 
 #[test]

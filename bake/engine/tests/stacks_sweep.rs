@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use olbake_core::Digest;
+use olbake_core::rollout::Lien;
 use olbake_core::stack::Declaration;
 use olbake_core::stack::planner::Wishes;
 use olbake_engine::state::Takeover;
@@ -34,6 +35,7 @@ impl Sweep {
 
     fn prepare(&self) -> Arc<Cloud> {
         let cloud = Cloud::new();
+        cloud.settings().liens = BTreeSet::from([Lien::RaisedMaximum, Lien::SuspendedProcesses]);
         if let Some(before) = &self.before {
             cloud.bring(&before.declare());
         }

@@ -20,7 +20,7 @@ mod settled;
 mod types;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use olbake_core::Digest;
-use olbake_core::rollout::Availability;
+use olbake_core::rollout::{Availability, Lien};
 use olbake_engine::stack::{HookCommand, Site, Stacks};
 use olbake_engine::state::{
     Clock, Heartbeat, HoldOptions, Holder, Process as ProcessId, StateStore, Takeover, Writer,
@@ -41,13 +41,17 @@ pub use world::{Extent, Instance, Manner, Thing, World};
 
 use journal::Journals;
 
-/// What is known of images.
+/// What is known of images, and of the place.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Images that cannot be launched.
     pub availability: BTreeMap<Digest, Availability>,
     /// The commands that images want run.
     pub hooks: BTreeMap<Digest, Vec<HookCommand>>,
+    /// The temporary changes of a group that rollouts need.
+    pub liens: BTreeSet<Lien>,
+    /// For how many instances more there is room, where that is bounded.
+    pub room: Option<u32>,
 }
 
 /// Everything that outlives a process.
@@ -108,7 +112,7 @@ impl Cloud {
     /// Stands for all that outlives processes, but for the time.
     pub fn fingerprint(&self) -> Digest {
         let journals = self.journals.lock().expect("no thread panics with a journal");
-        let world = self.with(|world| format!("{:?} {:?}", world.things, world.instances));
+        let world = self.with(|world| format!("{:?} {:?} {:?}", world.things, world.instances, world.liens));
         Digest::of(format!("{world} {:?}", *journals).as_bytes())
     }
 

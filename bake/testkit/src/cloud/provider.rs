@@ -1,10 +1,11 @@
 //! The cloud as providers are asked: [`Process`] is a provider with groups.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use olbake_core::Digest;
-use olbake_core::rollout::{Availability, InstanceId};
+use olbake_core::rollout::{Availability, InstanceId, Lien};
 use olbake_core::stack::Catalog;
 use olbake_engine::stack::provider::{Fleet, Launch, Live, Object, Provider, ProviderError, Seen};
 use olbake_engine::stack::{HookCommand, Images, StackError};
@@ -160,6 +161,30 @@ impl Fleet for Process {
             Ok(())
         };
         self.call(Nature::Instance, format!("run on {instance}"), run).await
+    }
+
+    fn liens(&self) -> BTreeSet<Lien> {
+        self.cloud.settings().liens.clone()
+    }
+
+    async fn take(&self, group: &Object, lien: Lien) -> Result<(), ProviderError> {
+        let take = |world: &mut World, _| {
+            world.liens.insert((group.id.clone(), lien));
+            Ok(())
+        };
+        self.call(Nature::Instance, format!("take {lien} of {}", group.id), take).await
+    }
+
+    async fn release(&self, group: &Object, lien: Lien) -> Result<(), ProviderError> {
+        let release = |world: &mut World, _| {
+            world.liens.remove(&(group.id.clone(), lien));
+            Ok(())
+        };
+        self.call(Nature::Instance, format!("release {lien} of {}", group.id), release).await
+    }
+
+    async fn room(&self, _group: &Object, _inputs: &Values) -> Result<Option<u32>, ProviderError> {
+        Ok(self.cloud.settings().room)
     }
 
     async fn terminate(&self, _group: &Object, instance: &InstanceId) -> Result<(), ProviderError> {

@@ -72,7 +72,8 @@ impl Cloud {
     /// there that no state knows, something is missing, doubled, of another release or not in service.
     pub fn check_settled(self: &Arc<Self>, declaration: &Declaration, destroyed: bool) -> Vec<String> {
         self.faults.choose(None);
-        let mut found = Vec::new();
+        let mut found: Vec<String> =
+            self.with(|world| world.liens.iter().map(|lien| format!("a lien is left: {lien:?}")).collect());
         match self.preview(declaration, &wishes(destroyed)) {
             Ok(preview) => {
                 let actions = preview.plan.actions.iter();

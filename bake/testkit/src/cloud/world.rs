@@ -1,10 +1,10 @@
 //! What is there: objects, instances and the rules between them. Main type: [`World`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use olbake_core::Digest;
-use olbake_core::rollout::{CheckName, InstanceId, Verdict};
+use olbake_core::rollout::{CheckName, InstanceId, Lien, Verdict};
 use olbake_core::stack::{ObjectId, ResourceName};
 use olbake_engine::stack::group::Group;
 use olbake_engine::stack::provider::{Launch, Life, Live, Object, Probe, ProviderError, Seen};
@@ -83,6 +83,8 @@ pub struct World {
     pub manners: BTreeMap<Digest, Manner>,
     /// How many instances groups had since [`World::watch`].
     extents: BTreeMap<ObjectId, Extent>,
+    /// The temporary changes of groups that are made and not undone.
+    pub liens: BTreeSet<(ObjectId, Lien)>,
     /// The commands that were run on instances.
     pub ran: Vec<(InstanceId, Vec<String>)>,
 }
