@@ -7,6 +7,7 @@ use std::sync::Arc;
 use olbake_core::Digest;
 use olbake_core::secret::SecretId;
 use olbake_core::stack::declare::Declared;
+use olbake_core::stack::plan::Act;
 use olbake_core::stack::planner::Wishes;
 use olbake_core::stack::{Declaration, StackPlan};
 use olbake_engine::cancel::cancel;
@@ -383,4 +384,42 @@ fn secrets_reach_the_provider_and_nothing_else_and_are_not_needed_to_remove() {
     declaration.secrets.clear();
     deploy(&cloud, &declaration).unwrap();
     settled(&cloud, &declaration);
+}
+
+/// What is taken in stays as it was made until the next deploy, which brings it to what is declared; it is never made
+/// a second time, and what is not there is not made instead.
+#[test]
+fn what_somebody_else_made_is_taken_in_and_then_kept_as_declared() {
+    let hello = Hello { import: Some("net-1"), note: "ours", ..Hello::default() };
+    let cloud = Cloud::new();
+    let Err(StackError::Failed { failures, .. }) =
+        cloud.deploy(&hello.declare(), &Wishes::default(), Takeover::Refuse).unwrap()
+    else {
+        panic!("something else was made")
+    };
+    assert!(failures[0].1.to_string().contains("network"), "{failures:?}");
+    assert!(cloud.with(|world| world.things.is_empty()));
+
+    let theirs = json!({"cidr": hello.cidr, "note": "theirs"}).as_object().unwrap().clone();
+    cloud.with(|world| world.foreign.insert("net-1".to_owned(), theirs));
+    let preview = cloud.preview(&hello.declare(), &Wishes::default()).unwrap();
+    let imports: Vec<&Act> = preview
+        .plan
+        .actions
+        .iter()
+        .filter(|action| action.name.as_str() == "network")
+        .map(|action| &action.act)
+        .collect();
+    assert_eq!(imports, [&Act::Import { object: "net-1".to_owned() }]);
+    cloud.bring(&hello.declare());
+    let note = || {
+        cloud.with(|world| {
+            let networks = world.things.values().filter(|thing| thing.object.ty.kind() == "network");
+            networks.map(|thing| thing.inputs["note"].clone()).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(note(), ["theirs"]);
+    cloud.bring(&hello.declare());
+    assert_eq!(note(), ["ours"]);
+    assert_eq!(cloud.check_settled(&hello.declare(), false), Vec::<String>::new());
 }

@@ -36,6 +36,10 @@ impl Sweep {
     fn prepare(&self) -> Arc<Cloud> {
         let cloud = Cloud::new();
         cloud.settings().liens = BTreeSet::from([Lien::RaisedMaximum, Lien::SuspendedProcesses]);
+        if let Some(Hello { import: Some(name), cidr, note, .. }) = self.after {
+            let there = json!({"cidr": cidr, "note": note}).as_object().unwrap().clone();
+            cloud.with(|world| world.foreign.insert(name.to_owned(), there));
+        }
         if let Some(before) = &self.before {
             cloud.bring(&before.declare());
         }
@@ -147,6 +151,13 @@ fn with(strategy: Value) -> Hello {
 #[test]
 fn create() {
     Sweep { before: None, after: Some(Hello::default()), bounds: None }.run();
+}
+
+/// What somebody else made is taken in once, and never made a second time.
+#[test]
+fn import() {
+    let after = Hello { import: Some("net-1"), ..Hello::default() };
+    Sweep { before: None, after: Some(after), bounds: None }.run();
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub struct Hello {
     pub size: u32,
     /// Its strategy.
     pub strategy: Value,
+    /// What the network is called that somebody else made and that is to be taken in.
+    pub import: Option<&'static str>,
 }
 
 impl Default for Hello {
@@ -57,6 +59,7 @@ impl Default for Hello {
             image: "one",
             size: 3,
             strategy: json!({"kind": "rolling"}),
+            import: None,
         }
     }
 }
@@ -69,7 +72,7 @@ pub fn image(name: &str) -> Digest {
 impl Hello {
     /// The declaration.
     pub fn declare(&self) -> Declaration {
-        let Self { cidr, note, image, size, strategy } = self;
+        let Self { cidr, note, image, size, strategy, import } = self;
         let network = output("network", "network_id");
         let mut declaration = Declaration::new(stack());
         declaration.resources = vec![
@@ -93,6 +96,7 @@ impl Hello {
                 }),
             ),
         ];
+        declaration.resources[0].import = import.map(str::to_owned);
         declaration.resources[3].depends_on.insert("data".parse().expect("it is a resource's name"));
         declaration.outputs.insert("group".to_owned(), output("web", "group_id"));
         declaration

@@ -778,4 +778,6 @@ fn in_order(actions: Vec<Action>) -> Vec<Action> {
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;

@@ -112,7 +112,9 @@ impl Cloud {
     /// Stands for all that outlives processes, but for the time.
     pub fn fingerprint(&self) -> Digest {
         let journals = self.journals.lock().expect("no thread panics with a journal");
-        let world = self.with(|world| format!("{:?} {:?} {:?}", world.things, world.instances, world.liens));
+        let world = self.with(|world| {
+            format!("{:?} {:?} {:?} {:?}", world.things, world.instances, world.liens, world.foreign)
+        });
         Digest::of(format!("{world} {:?}", *journals).as_bytes())
     }
 

@@ -82,6 +82,11 @@ impl Provider for Process {
         self.call(Nature::Object, what, |world, whole| world.delete(object, whole)).await
     }
 
+    async fn import(&self, object: &Object, foreign: &str, _inputs: &Values) -> Result<Live, ProviderError> {
+        let what = format!("import {foreign} as {}", object.id);
+        self.call(Nature::Object, what, |world, whole| world.import(object, foreign, whole)).await
+    }
+
     async fn list(&self) -> Result<Vec<Object>, ProviderError> {
         self.call(Nature::Read, "list".to_owned(), |world, _| Ok(world.list())).await
     }

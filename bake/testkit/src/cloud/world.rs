@@ -85,6 +85,8 @@ pub struct World {
     extents: BTreeMap<ObjectId, Extent>,
     /// The temporary changes of groups that are made and not undone.
     pub liens: BTreeSet<(ObjectId, Lien)>,
+    /// Objects that somebody else made, by what they are called, until they are taken in.
+    pub foreign: BTreeMap<String, Values>,
     /// The commands that were run on instances.
     pub ran: Vec<(InstanceId, Vec<String>)>,
 }
@@ -113,6 +115,26 @@ impl World {
         });
         there.whole |= whole;
         Ok(outputs(object))
+    }
+
+    /// Takes an object that somebody else made under an id: as a whole or not at all.
+    pub(super) fn import(
+        &mut self,
+        object: &Object,
+        foreign: &str,
+        whole: bool,
+    ) -> Result<Live, ProviderError> {
+        if let Some(live) = self.read(object) {
+            return Ok(live);
+        }
+        let inputs = self.foreign.get(foreign).cloned();
+        let inputs = inputs.ok_or_else(|| ProviderError::refused(format!("there is no `{foreign}`")))?;
+        if whole {
+            self.foreign.remove(foreign);
+            let thing = Thing { object: object.clone(), inputs: inputs.clone(), whole };
+            self.things.insert(object.id.clone(), thing);
+        }
+        Ok(Live { inputs, outputs: outputs(object) })
     }
 
     /// Two volumes of one name cannot stand beside each other; what another object is in must be there.

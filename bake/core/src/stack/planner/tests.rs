@@ -33,16 +33,16 @@ fn catalog() -> Catalog {
         )
 }
 
-fn declared(name: &str, ty: &str, inputs: Value) -> Declared {
+pub(super) fn declared(name: &str, ty: &str, inputs: Value) -> Declared {
     Declared::new(name.parse().unwrap(), ty.parse().unwrap(), inputs.as_object().unwrap().clone())
 }
 
-fn output(resource: &str, name: &str) -> String {
+pub(super) fn output(resource: &str, name: &str) -> String {
     value::Reference { resource: resource.parse().unwrap(), output: name.to_owned() }.marker()
 }
 
 /// A network, a volume on it, a group on it.
-fn three(cidr: &str, image: &str) -> Declaration {
+pub(super) fn three(cidr: &str, image: &str) -> Declaration {
     Declaration {
         resources: vec![
             declared(
@@ -58,7 +58,7 @@ fn three(cidr: &str, image: &str) -> Declaration {
     }
 }
 
-fn planned(
+pub(super) fn planned(
     declaration: &Declaration,
     applied: &StackState,
     wishes: &Wishes,
@@ -66,7 +66,7 @@ fn planned(
     planned_over(declaration, applied, &Inventory::new(), wishes)
 }
 
-fn planned_over(
+pub(super) fn planned_over(
     declaration: &Declaration,
     applied: &StackState,
     inventory: &Inventory,
@@ -145,7 +145,7 @@ fn everything_is_made_in_order_and_then_there_is_nothing_to_do() {
     assert_eq!(second.outputs["id"], json!(state.resources[&"net".parse().unwrap()].id));
 }
 
-fn applied(declaration: &Declaration) -> StackState {
+pub(super) fn applied(declaration: &Declaration) -> StackState {
     let plan = planned(declaration, &StackState::default(), &Wishes::default()).unwrap();
     carry_out(&plan, &StackState::default())
 }
