@@ -1,6 +1,6 @@
 //! What an exit code means: the one table, in code and in `olbake --help`. Main type: [`Kind`].
 
-use olbake_core::diagnostic::{Diagnostics, Severity};
+use olbake_core::diagnostic::{Diagnostic, Diagnostics, Severity};
 
 /// Of what kind an error is: who can mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,9 @@ impl Kind {
         let errors = || diagnostics.0.iter().filter(|found| found.severity == Severity::Error);
         let all = |kind: &Self| errors().all(|found| kind.diagnostic() == Some(found.code.as_str()));
         let kinds = [Self::Refused, Self::Environment, Self::Cloud];
+        if errors().count() > 0 && errors().all(is_of_the_command) {
+            return Self::User;
+        }
         kinds.into_iter().find(all).filter(|_| errors().count() > 0).unwrap_or(Self::Recipe)
     }
 
@@ -67,6 +70,13 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         self.row().2
     }
+}
+
+/// Whether the command line names what is not there: what a recipe names has its place there.
+fn is_of_the_command(found: &Diagnostic) -> bool {
+    let names =
+        ["unknown-stack", "unknown-environment", "unknown-image", "unknown-variant", "unknown-component"];
+    found.span.is_none() && names.contains(&found.code.as_str())
 }
 
 /// The table as `olbake --help` shows it.

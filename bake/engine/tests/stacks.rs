@@ -423,3 +423,18 @@ fn what_somebody_else_made_is_taken_in_and_then_kept_as_declared() {
     assert_eq!(note(), ["ours"]);
     assert_eq!(cloud.check_settled(&hello.declare(), false), Vec::<String>::new());
 }
+
+/// What was ended from outside runs again as what it was: nothing is made anew, and nothing else is touched.
+#[test]
+fn what_was_ended_from_outside_runs_again() {
+    let hello = Hello::default();
+    let cloud = standing(&hello);
+    let before = cloud.with(|world| {
+        world.things.values_mut().for_each(|thing| thing.stopped = thing.object.ty.kind() == "balancer");
+        world.things.keys().cloned().collect::<Vec<_>>()
+    });
+    let changed = cloud.bring(&hello.declare());
+    assert_eq!(changed.plan.actions.len(), 1, "{:?}", changed.plan.actions);
+    assert_eq!(cloud.with(|world| world.things.keys().cloned().collect::<Vec<_>>()), before);
+    assert_eq!(cloud.check_settled(&hello.declare(), false), Vec::<String>::new());
+}

@@ -83,7 +83,7 @@ pub(crate) async fn read(
     if database.owner.is_some() {
         inputs.insert("owner".to_owned(), owner.into());
     }
-    Ok(Some(Live { inputs, outputs: outputs(database) }))
+    Ok(Some(Live { inputs, outputs: outputs(database), stopped: false }))
 }
 
 /// Removes a database with all that is in it, and ends the connections to it.

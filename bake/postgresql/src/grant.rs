@@ -90,7 +90,7 @@ pub(crate) async fn read(session: &Session, grant: &Grant) -> Result<Option<Live
     if seen.is_empty() && !grant.privileges.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Live { inputs: map([("privileges", set(seen))]), outputs: Map::new() }))
+    Ok(Some(Live { inputs: map([("privileges", set(seen))]), outputs: Map::new(), stopped: false }))
 }
 
 /// Takes everything.

@@ -234,7 +234,11 @@ fn verifier(object: &Object, inputs: &Map<String, Value>) -> Result<Map<String, 
 /// A verifier is nowhere but in the state: it is there. Without its password its text cannot be told.
 fn read_verifier(object: &Object, inputs: &Map<String, Value>) -> Result<Live, ProviderError> {
     let Verifier { iterations, .. } = parse(inputs)?;
-    Ok(Live { inputs: map([("iterations", iterations.into())]), outputs: verifier(object, inputs)? })
+    Ok(Live {
+        inputs: map([("iterations", iterations.into())]),
+        outputs: verifier(object, inputs)?,
+        stopped: false,
+    })
 }
 
 #[async_trait]

@@ -67,7 +67,7 @@ pub(crate) async fn read(
     let Found { oid: _, name, login, member_of } = found;
     let mut inputs = map([("name", name.into()), ("login", login.into()), ("member_of", set(member_of))]);
     inputs.extend(seen_password(role.password.as_ref(), &kept).map(|seen| ("password".to_owned(), seen)));
-    Ok(Some(Live { inputs, outputs: outputs(role) }))
+    Ok(Some(Live { inputs, outputs: outputs(role), stopped: false }))
 }
 
 /// Removes a role; what it owns must be gone before it.

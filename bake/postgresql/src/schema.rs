@@ -51,7 +51,7 @@ pub(crate) async fn read(
     if schema.owner.is_some() {
         inputs.insert("owner".to_owned(), owner.into());
     }
-    Ok(Some(Live { inputs, outputs: outputs(schema) }))
+    Ok(Some(Live { inputs, outputs: outputs(schema), stopped: false }))
 }
 
 /// Removes a schema with all that is in it.

@@ -256,6 +256,7 @@ fn live(there: &Sighting, asked: &Map<String, Value>) -> Live {
     Live {
         inputs: seen.map(|(name, value)| (name.clone(), value.clone())).collect(),
         outputs: there.outputs.clone(),
+        stopped: false,
     }
 }
 

@@ -45,7 +45,8 @@ fn counts(plan: &StackPlan, palette: Palette) -> String {
         (count(|act| *act == Act::Delete), "to remove"),
         (count(|act| *act == Act::Roll), "to roll out"),
         (count(|act| *act == Act::Update), "to change"),
-        (count(|act| matches!(act, Act::Create | Act::Import { .. })), "to create"),
+        (count(|act| matches!(act, Act::Import { .. })), "to take in"),
+        (count(|act| *act == Act::Create), "to create"),
         (count(|act| matches!(act, Act::Mark | Act::Forget)), "to note"),
     ];
     let mut parts: Vec<String> = parts
@@ -97,6 +98,7 @@ pub(crate) fn reason_text(reason: &Reason) -> Option<String> {
         Reason::Replaced { by } => format!("replaced by {by}"),
         Reason::DependencyReplaced { name } => format!("{name} is made anew"),
         Reason::Gone => "it is gone".to_owned(),
+        Reason::Stopped => "it does not run".to_owned(),
         Reason::Drifted { .. } => "it is not as it was applied:".to_owned(),
         Reason::Interrupted => "an earlier change was cut short".to_owned(),
         Reason::Release { from, to } => {
@@ -182,15 +184,17 @@ pub(crate) fn outputs(outputs: &BTreeMap<String, Value>) -> String {
 /// Resources that are not as they should be.
 pub(crate) fn drift<'a>(
     stack: &StackName,
-    rows: impl Iterator<Item = (&'a ResourceName, bool, &'a Vec<PropertyChange>, &'a Vec<PropertyChange>)>,
+    rows: impl Iterator<
+        Item = (&'a ResourceName, Option<&'a str>, &'a Vec<PropertyChange>, &'a Vec<PropertyChange>),
+    >,
     palette: Palette,
 ) -> String {
     let mut text = String::new();
-    for (name, gone, live, desired) in rows {
+    for (name, state, live, desired) in rows {
         text.push_str(&format!(
             "{}{}\n",
             palette.bold(name),
-            if gone { palette.bad("  is gone") } else { String::new() }
+            state.map(|state| palette.bad(format!("  {state}"))).unwrap_or_default()
         ));
         if !live.is_empty() {
             text.push_str("    it differs from what was applied (applied → live)\n");

@@ -1,7 +1,7 @@
 //! Stacks in the local cloud: the repository's own example, deployed, upgraded under load, broken, cut short, removed.
 
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use olbake_testkit::load::{Load, Report};
@@ -33,7 +33,7 @@ fn world() -> Option<World> {
 fn seal(world: &World, stack: &str, key: &str, value: &str) {
     let mut child = world
         .command(&["config", "--stack", stack, "set", "--secret", key])
-        .stdin(std::process::Stdio::piped())
+        .stdin(Stdio::piped())
         .spawn()
         .unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), value.as_bytes()).unwrap();
@@ -184,4 +184,111 @@ fn a_service_is_deployed_upgraded_rolled_back_and_removed() {
     }
     assert_eq!(Traces::settled(), Traces::none());
     assert_eq!(links(), links_before);
+}
+
+/// The keepers of things of a kind in the local cloud, by id.
+fn keepers(world: &World, kind: &str) -> Vec<(String, String)> {
+    let folder = world.dir.join(".olbake/local/v1").join(kind);
+    let inner = if kind == "networks" { "names" } else { "" };
+    let things = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    things
+        .filter_map(|thing| {
+            let number = std::fs::read_to_string(thing.path().join(inner).join("keeper.pid")).ok()?;
+            Some((thing.file_name().into_string().ok()?, number.trim().to_owned()))
+        })
+        .collect()
+}
+
+fn kill(number: &str) {
+    assert!(Command::new("kill").args(["-9", number]).status().unwrap().success());
+}
+
+/// Starts a deploy and does something in its middle; how it ended.
+fn amid(world: &World, what: impl FnOnce()) -> Ended {
+    let mut command = world.command(&["deploy", "--yes", "--stack", HELLO]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    what();
+    child.wait_with_output().unwrap().into()
+}
+
+#[test]
+fn what_dies_is_there_again() {
+    let Some(world) = world() else { return };
+    world.write("stacks/infrastructure/local/network/QA.toml", "cidr = \"10.91.8.0/24\"\n");
+    let _removal = Removal(&world);
+    let links_before = links();
+    seal(&world, HELLO, "admin_password", "a password of thirty-two letters");
+    world.bake(&["web", "database", "--channel", "QA"]);
+    deploy(&world, NETWORK);
+    deploy(&world, HELLO);
+
+    // An instance is killed while its group is rolled out: the rollout makes up for it and goes on.
+    let before: Vec<(String, String)> = keepers(&world, "instances");
+    world.bake(&["web", "--set", "hello.version=2.1.0", "--channel", "QA"]);
+    let database = before.iter().filter(|(id, _)| id.starts_with("group-")).count();
+    assert_eq!(database, 4, "{before:?}");
+    let ended = amid(&world, || {
+        let now = keepers(&world, "instances");
+        let web = now.iter().rfind(|(id, _)| before.iter().any(|(old, _)| old == id) && is_web(&world, id));
+        kill(&web.expect("an old instance is there still").1);
+    });
+    assert_eq!(ended.code, 0, "{}", ended.said());
+    world.run(&["status"]).says(&["3/3", "healthy"]);
+
+    // The load balancers are killed, with what would start them again: the rollout goes on, or the next one does.
+    world.bake(&["web", "--set", "hello.version=2.2.0", "--channel", "QA"]);
+    let ended = amid(&world, || {
+        let balancers = keepers(&world, "balancers");
+        assert_eq!(balancers.len(), 2, "{balancers:?}");
+        balancers.iter().for_each(|(_, number)| kill(number));
+    });
+    assert!([0, 7].contains(&ended.code), "{}", ended.said());
+    deploy(&world, HELLO);
+    under_load(&world, || {});
+    world.run(&["status"]).says(&["3/3", "healthy", "current"]);
+
+    // The machine is switched off and on: nothing runs, nothing is mounted, no interface is there.
+    for kind in ["instances", "balancers", "networks"] {
+        // One that went by itself has left its number.
+        for (_, number) in keepers(&world, kind) {
+            drop(Command::new("kill").args(["-9", &number]).output());
+        }
+    }
+    let ours = world.dir.join(".olbake");
+    for _ in 0..50 {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let mounts = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        let left: Vec<&str> = mounts.filter(|path| path.starts_with(ours.to_str().unwrap())).collect();
+        if left.is_empty() {
+            break;
+        }
+        left.iter().rev().for_each(|path| drop(Command::new("umount").arg(path).output()));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for link in links().lines().filter(|link| !links_before.lines().any(|before| before == *link)) {
+        let link = link.split('@').next().unwrap_or(link);
+        drop(Command::new("ip").args(["link", "delete", link]).output());
+    }
+    assert_eq!(Traces::settled(), Traces::none());
+    assert_eq!(links(), links_before);
+    world.run(&["status"]).says(&["0/3", "down", "network does not run", "web/balancer does not run"]);
+    deploy(&world, NETWORK).says(&["it does not run"]);
+    let back = deploy(&world, HELLO);
+    assert!(!back.said().contains("create"), "what is there is not made anew: {}", back.said());
+    under_load(&world, || {});
+    world.run(&["status"]).says(&["3/3", "1/1", "healthy"]);
+
+    for stack in [HELLO, NETWORK] {
+        let ended = world.run(&["destroy", "--yes", "--stack", stack]);
+        assert_eq!(ended.code, 0, "{}", ended.said());
+    }
+    assert_eq!(Traces::settled(), Traces::none());
+    assert_eq!(links(), links_before);
+}
+
+/// Whether an instance is of the web tier: the database's is called otherwise.
+fn is_web(world: &World, instance: &str) -> bool {
+    let spec = world.dir.join(".olbake/local/v1/instances").join(instance).join("spec.json");
+    std::fs::read_to_string(spec).is_ok_and(|text| text.contains("\"web\""))
 }

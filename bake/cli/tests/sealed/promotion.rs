@@ -385,3 +385,43 @@ fn collection_says_what_channels_keep() {
     assert!(text.contains("web@[A] "), "{text}");
     assert!(!text.contains("[D]"), "{text}");
 }
+
+/// A stack does not get a revoked version, nor one from a channel whose history is damaged: neither is the recipe's
+/// mistake, and the exit code says whose it is.
+#[test]
+fn a_stack_is_refused_what_was_revoked() {
+    let shop = Shop::new("");
+    let version = shop.version("web", "A", 80 * HOUR, 3, None);
+    shop.set(&version, "QA", 80 * HOUR);
+    shop.sealed.write(
+        "images/web/image.star",
+        "image(name = \"web\", base = debian(\"bookworm\"), components = [])\n",
+    );
+    shop.sealed.write(
+        "stacks/applications/shop/stack.star",
+        "project(\n    config = settings(name = \"shop\", fields = {}),\n    \
+         stack = lambda c, ctx: output(\"image\", ctx.image(\"web\").digest),\n)\n",
+    );
+    shop.sealed.write("stacks/applications/shop/QA.toml", "");
+    let preview = || shop.olbake(&["preview", "--stack", "applications.shop.QA"]);
+    assert_eq!(preview().code, Some(0), "{}", preview().text());
+    let history = shop.sealed.path().join(".olbake/registry");
+    shop.olbake(&["revoke", &at(&version), "--reason", "CVE in libssl"]);
+    let refused = preview();
+    assert_eq!(refused.code, Some(8), "{}", refused.text());
+    assert!(refused.text().contains("CVE in libssl"), "{}", refused.text());
+    // The record of the channel is cut short.
+    let mut next = vec![history];
+    while let Some(folder) = next.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                next.push(path);
+            } else if path.to_str().unwrap().contains("/channels/") {
+                std::fs::write(&path, &std::fs::read(&path).unwrap()[..7]).unwrap();
+            }
+        }
+    }
+    let torn = preview();
+    assert_eq!(torn.code, Some(5), "{}", torn.text());
+}

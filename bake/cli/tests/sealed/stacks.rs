@@ -127,7 +127,13 @@ fn status_and_list_tell_of_each_stack() {
     let rows = json(&shop.run(&["status", "--json"]));
     assert_eq!(rows[0]["stack"], STACK);
     assert!(rows[0]["group"].is_null() && rows[0]["state"] == "deployed", "{rows}");
-    ends(&shop.run(&["status", "--stack", "applications.shoop.QA"]), 4, "applications.shop.QA");
+    ends(&shop.run(&["status", "--stack", "applications.shoop.QA"]), 3, "applications.shop.QA");
+    ends(
+        &shop.run(&["status", "--stack", "QA"]),
+        3,
+        "there are: applications.shop.QA, substructure.reader.QA",
+    );
+    ends(&shop.run(&["status", "--stack", "applications.shop.Qa"]), 3, "did you mean `QA`?");
     ends(&shop.run(&["stack", "list"]), 0, "substructure.reader.QA  -          -         never deployed");
     ends(&shop.run(&["deploy", "--yes"]), 3, "there are: applications.shop.QA, substructure.reader.QA");
 }

@@ -145,6 +145,8 @@ pub enum Reason {
     },
     /// The provider says that the object is gone.
     Gone,
+    /// The provider says that the object is there and does not run.
+    Stopped,
     /// The provider says that it is not as it was applied.
     Drifted {
         /// In what.

@@ -36,6 +36,8 @@ pub enum Sight {
     Gone,
     /// It is there; these of its properties can be seen.
     There(Map<String, Value>),
+    /// It is there, and does not do what it is there for until it is updated: its process, or the host, was ended.
+    Stopped(Map<String, Value>),
     /// A group, of which so many instances run.
     Group {
         /// What can be seen of its properties.
@@ -414,6 +416,9 @@ impl<'a> Planner<'a> {
         if applied.uncertain {
             reasons.push(Reason::Interrupted);
         }
+        if matches!(self.facts.inventory.get(&applied.id), Some(Sight::Stopped(_))) {
+            reasons.push(Reason::Stopped);
+        }
         let drift = self.drift(declared, applied);
         if !drift.is_empty() {
             reasons.push(Reason::Drifted { changes: drift });
@@ -423,7 +428,7 @@ impl<'a> Planner<'a> {
 
     /// In what an object differs from what was applied.
     fn drift(&self, declared: &Declared, applied: &Applied) -> Vec<PropertyChange> {
-        let (Some(Sight::There(seen)) | Some(Sight::Group { properties: seen, .. })) =
+        let Some(Sight::There(seen) | Sight::Stopped(seen) | Sight::Group { properties: seen, .. }) =
             self.facts.inventory.get(&applied.id)
         else {
             return Vec::new();

@@ -93,7 +93,10 @@ async fn sight(
     known: &Map<String, Value>,
     live: Option<Live>,
 ) -> Result<Sight, StackError> {
-    let Some(Live { inputs, .. }) = live else { return Ok(Sight::Gone) };
+    let Some(Live { inputs, stopped, .. }) = live else { return Ok(Sight::Gone) };
+    if stopped {
+        return Ok(Sight::Stopped(inputs));
+    }
     let provider = site.provider(&object.ty)?;
     let is_group = site.catalog.get(&object.ty).is_some_and(|schema| schema.kind == Kind::Group);
     let (true, Some(fleet)) = (is_group, provider.fleet()) else { return Ok(Sight::There(inputs)) };

@@ -79,6 +79,8 @@ pub struct Live {
     pub inputs: Map<String, Value>,
     /// What it gives.
     pub outputs: Map<String, Value>,
+    /// It is there, and does not do what it is there for until it is updated.
+    pub stopped: bool,
 }
 
 /// A place where resources are.

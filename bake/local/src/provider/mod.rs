@@ -119,30 +119,32 @@ impl LocalProvider {
             .map_err(|error| ProviderError::failed("cannot read whose it is", error))?;
         let Some(tag) = tag else { return Ok(None) };
         let id = cloud_id(&object.id)?;
-        let live = |inputs: Value, outputs: Value| match (inputs, outputs) {
-            (Value::Object(inputs), Value::Object(outputs)) => Some(Live { inputs, outputs }),
+        let live = |inputs: Value, outputs: Value, runs: bool| match (inputs, outputs) {
+            (Value::Object(inputs), Value::Object(outputs)) => Some(Live { inputs, outputs, stopped: !runs }),
             _ => None,
         };
         Ok(match object.ty.as_str() {
             catalog::NETWORK => {
                 let view = self.cloud.inspect_network(&id).await.map_err(failure)?;
-                view.filter(|view| view.up).and_then(|view| {
+                view.and_then(|view| {
                     let cidr = json!({"cidr": view.cidr});
-                    live(cidr, json!({"id": object.id, "cidr": view.cidr, "gateway": view.gateway}))
+                    let outputs = json!({"id": object.id, "cidr": view.cidr, "gateway": view.gateway});
+                    live(cidr, outputs, view.up && view.names)
                 })
             }
             catalog::VOLUME => {
                 let view = self.cloud.inspect_volume(&id).await.map_err(failure)?;
                 view.and_then(|view| {
-                    live(json!({"size": view.size}), json!({"id": object.id, "size": view.size}))
+                    live(json!({"size": view.size}), json!({"id": object.id, "size": view.size}), true)
                 })
             }
             catalog::BALANCER => {
                 let view = self.cloud.inspect_balancer(&id).await.map_err(failure)?;
-                match view.filter(|view| view.up) {
+                match view {
                     Some(view) => {
                         let address = self.gateway(&view.spec.network).await?;
-                        live(inputs::seen_balancer(&view.spec), json!({"id": object.id, "address": address}))
+                        let outputs = json!({"id": object.id, "address": address});
+                        live(inputs::seen_balancer(&view.spec), outputs, view.up)
                     }
                     None => None,
                 }
@@ -150,14 +152,15 @@ impl LocalProvider {
             catalog::NAME => {
                 let view = self.cloud.inspect_record(&id).await.map_err(failure)?;
                 view.and_then(|view| {
+                    let served = view.served;
                     let RecordSpec { network, name, addresses, .. } = view.spec;
                     let inputs = json!({"network": network, "name": name, "addresses": addresses});
-                    live(inputs, json!({"id": object.id, "name": name}))
+                    live(inputs, json!({"id": object.id, "name": name}), served)
                 })
             }
             catalog::GROUP => {
                 let dns_name = tag.inputs.get("dns_name").cloned().unwrap_or_default();
-                live(json!({}), json!({"id": object.id, "dns_name": dns_name}))
+                live(json!({}), json!({"id": object.id, "dns_name": dns_name}), true)
             }
             _ => None,
         })

@@ -43,6 +43,8 @@ pub struct Thing {
     pub inputs: Values,
     /// It was made to its end.
     pub whole: bool,
+    /// It was ended from outside, and runs again when it is updated.
+    pub stopped: bool,
 }
 
 /// An instance that is there.
@@ -112,6 +114,7 @@ impl World {
             object: object.clone(),
             inputs: inputs.clone(),
             whole: false,
+            stopped: false,
         });
         there.whole |= whole;
         Ok(outputs(object))
@@ -131,10 +134,10 @@ impl World {
         let inputs = inputs.ok_or_else(|| ProviderError::refused(format!("there is no `{foreign}`")))?;
         if whole {
             self.foreign.remove(foreign);
-            let thing = Thing { object: object.clone(), inputs: inputs.clone(), whole };
+            let thing = Thing { object: object.clone(), inputs: inputs.clone(), whole, stopped: false };
             self.things.insert(object.id.clone(), thing);
         }
-        Ok(Live { inputs, outputs: outputs(object) })
+        Ok(Live { inputs, outputs: outputs(object), stopped: false })
     }
 
     /// Two volumes of one name cannot stand beside each other; what another object is in must be there.
@@ -157,7 +160,7 @@ impl World {
 
     pub(super) fn read(&self, object: &Object) -> Option<Live> {
         let thing = self.things.get(&object.id).filter(|thing| thing.whole)?;
-        Some(Live { inputs: thing.inputs.clone(), outputs: outputs(object) })
+        Some(Live { inputs: thing.inputs.clone(), outputs: outputs(object), stopped: thing.stopped })
     }
 
     pub(super) fn update(&mut self, object: &Object, inputs: &Values) -> Result<Values, ProviderError> {
@@ -165,6 +168,7 @@ impl World {
         let thing = self.things.get_mut(&object.id).filter(|thing| thing.whole);
         let thing = thing.ok_or_else(|| failed(format!("there is no `{}`", object.id)))?;
         thing.inputs = inputs.clone();
+        thing.stopped = false;
         Ok(outputs(object))
     }
 

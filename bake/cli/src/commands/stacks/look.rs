@@ -42,10 +42,27 @@ struct Drift {
     name: ResourceName,
     /// It is not there.
     gone: bool,
+    /// It is there and does not run.
+    stopped: bool,
     /// In what it differs from what was applied.
     live: Vec<PropertyChange>,
     /// In what it differs from what is declared.
     desired: Vec<PropertyChange>,
+}
+
+impl Drift {
+    /// Whether it is not as it was applied.
+    fn drifted(&self) -> bool {
+        self.gone || self.stopped || !self.live.is_empty()
+    }
+
+    fn state(&self) -> Option<&'static str> {
+        match (self.gone, self.stopped) {
+            (true, _) => Some("is gone"),
+            (_, true) => Some("does not run"),
+            _ => None,
+        }
+    }
 }
 
 pub(super) fn drift(args: &LookArgs, context: &mut Context) -> Result {
@@ -65,23 +82,25 @@ pub(super) fn drift(args: &LookArgs, context: &mut Context) -> Result {
         .map(|(name, applied)| {
             let sight = preview.inventory.get(&applied.id);
             let live = match (sight, stacks.site.catalog.get(&applied.ty)) {
-                (Some(Sight::There(seen) | Sight::Group { properties: seen, .. }), Some(schema)) => {
-                    planner::drift(schema, &applied.inputs, seen, &BTreeSet::new())
-                }
+                (
+                    Some(Sight::There(seen) | Sight::Stopped(seen) | Sight::Group { properties: seen, .. }),
+                    Some(schema),
+                ) => planner::drift(schema, &applied.inputs, seen, &BTreeSet::new()),
                 _ => Vec::new(),
             };
             let desired = desired.get(name).map(|changes| (*changes).clone()).unwrap_or_default();
-            Drift { name: name.clone(), gone: sight == Some(&Sight::Gone), live, desired }
+            let (gone, stopped) = (sight == Some(&Sight::Gone), matches!(sight, Some(Sight::Stopped(_))));
+            Drift { name: name.clone(), gone, stopped, live, desired }
         })
-        .filter(|drift| drift.gone || !drift.live.is_empty() || !drift.desired.is_empty())
+        .filter(|drift| drift.drifted() || !drift.desired.is_empty())
         .collect();
     if context.ui.json {
         context.ui.document(&found);
     } else {
-        let rows = found.iter().map(|drift| (&drift.name, drift.gone, &drift.live, &drift.desired));
+        let rows = found.iter().map(|drift| (&drift.name, drift.state(), &drift.live, &drift.desired));
         context.ui.print(&ui::drift(&stack, rows, context.ui.out));
     }
-    let drifted = found.iter().any(|drift| drift.gone || !drift.live.is_empty());
+    let drifted = found.iter().any(Drift::drifted);
     match drifted {
         true => Err(CliError::new(Kind::Failed, anyhow::anyhow!("`{stack}` is not as it was applied"))
             .help("`olbake deploy` mends it")),

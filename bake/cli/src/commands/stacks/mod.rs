@@ -86,6 +86,17 @@ impl Desk {
                 Some(project) if !name.contains('.') => format!("{project}.{name}"),
                 _ => name.clone(),
             };
+            if !full.contains('.') {
+                let named =
+                    self.workspace.stacks().into_iter().filter(|stack| stack.environment().as_str() == full);
+                let named: Vec<String> = named.map(|stack| stack.to_string()).collect();
+                if !named.is_empty() {
+                    let error = format!(
+                        "`{name}` is an environment: outside of a project's folder a stack has its whole name"
+                    );
+                    return Err(CliError::user(error).help(format!("there are: {}", named.join(", "))));
+                }
+            }
             return Ok(self.workspace.stack(&full)?);
         }
         let all = self.workspace.stacks();

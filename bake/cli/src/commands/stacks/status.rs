@@ -36,8 +36,8 @@ struct Row {
     behind_head: Option<usize>,
     running: Option<u64>,
     size: Option<u64>,
-    /// The objects that are gone, and the properties (`name.property`) that are not as they were applied; absent: it
-    /// could not be looked at.
+    /// What is not as it was applied: `NAME is gone`, `NAME does not run`, or `NAME.PROPERTY`; absent: it could not be
+    /// looked at.
     drift: Option<Vec<String>>,
     state: &'static str,
 }
@@ -188,7 +188,8 @@ fn drift(
     sight: Option<&Sight>,
 ) -> Option<Vec<String>> {
     match sight? {
-        Sight::Gone => Some(vec![name.to_string()]),
+        Sight::Gone => Some(vec![format!("{name} is gone")]),
+        Sight::Stopped(_) => Some(vec![format!("{name} does not run")]),
         Sight::There(seen) | Sight::Group { properties: seen, .. } => {
             let schema = catalog.get(&applied.ty)?;
             let changes = planner::drift(schema, &applied.inputs, seen, &BTreeSet::new());

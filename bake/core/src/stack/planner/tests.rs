@@ -239,6 +239,19 @@ fn drift_and_loss_are_mended() {
     assert!(planned(&declaration, &after, &Wishes::default()).unwrap().is_empty());
 }
 
+/// A host was switched off: what stands on the network stays what it is.
+#[test]
+fn what_does_not_run_is_updated_where_it_stands() {
+    let declaration = three("10.0.0.0/24", "one");
+    let state = applied(&declaration);
+    let id = state.resources[&"net".parse::<ResourceName>().unwrap()].id.clone();
+    let seen = json!({"cidr": "10.0.0.0/24"}).as_object().unwrap().clone();
+    let inventory = Inventory::from([(id, Sight::Stopped(seen))]);
+    let plan = planned_over(&declaration, &state, &inventory, &Wishes::default()).unwrap();
+    assert_eq!(keys(&plan), ["update net"]);
+    assert_eq!(plan.actions[0].reasons, [Reason::Stopped]);
+}
+
 #[test]
 fn what_was_cut_short_is_finished() {
     let declaration = three("10.0.0.0/24", "one");
