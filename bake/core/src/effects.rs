@@ -7,7 +7,7 @@
 //!
 //! | resource | written by | read by |
 //! |---|---|---|
-//! | a path | an operation that makes, changes or removes it | operations on paths below it, readers |
+//! | a path | an operation that makes, changes or removes it | operations on paths below it, before and after, and readers |
 //! | a subtree | trees, archives, removals, recursive attributes | operations on any path in it |
 //! | users | accounts, groups, memberships | files with an owner or group by name, commands run as a user |
 //! | systemd | unit states | – ; reads the unit directories |
@@ -195,6 +195,8 @@ struct Table {
     readers_of_everything: Vec<usize>,
     /// Writers and readers of single paths since.
     paths: HashMap<Utf8PathBuf, Vec<(usize, Access)>>,
+    /// Operations since on paths below a path: the path itself decides what is made there (its group, its ACL).
+    below: HashMap<Utf8PathBuf, Vec<usize>>,
     /// Writers and readers of subtrees since.
     subtrees: Vec<(Utf8PathBuf, usize, Access)>,
     /// Writers and readers of the user database since.
@@ -244,6 +246,10 @@ impl Table {
                 let here = self.paths.entry(path.clone()).or_default();
                 waits.extend(conflicting(here, access));
                 here.push((index, access));
+                if access == Access::Write {
+                    waits.extend(self.below.get(path).into_iter().flatten().copied());
+                }
+                self.depends_on_what_is_above(index, path);
                 for (root, other, other_access) in &self.subtrees {
                     if path.starts_with(root) && (access == Access::Write || *other_access == Access::Write) {
                         waits.insert(*other);
@@ -263,7 +269,11 @@ impl Table {
                         waits.insert(*other);
                     }
                 }
+                if access == Access::Write {
+                    waits.extend(self.below.get(root).into_iter().flatten().copied());
+                }
                 self.subtrees.push((root.clone(), index, access));
+                self.depends_on_what_is_above(index, root);
             }
             Resource::Users => {
                 waits.extend(conflicting(&self.users, access));
@@ -277,6 +287,14 @@ impl Table {
     }
 }
 
+impl Table {
+    fn depends_on_what_is_above(&mut self, index: usize, path: &Utf8Path) {
+        for ancestor in path.ancestors().skip(1) {
+            self.below.entry(ancestor.to_owned()).or_default().push(index);
+        }
+    }
+}
+
 fn conflicting(claims: &[(usize, Access)], access: Access) -> impl Iterator<Item = usize> {
     claims
         .iter()
@@ -286,6 +304,10 @@ fn conflicting(claims: &[(usize, Access)], access: Access) -> impl Iterator<Item
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::operation::{Content, Phase, Run};
     use crate::{ComponentName, Digest};
@@ -395,5 +417,94 @@ mod tests {
             other => other,
         };
         check(vec![put("/a", None), validated("/b"), put("/c", None)], &[&[], &[0], &[1]]);
+    }
+    const PATHS: [&str; 6] = ["/a", "/a/b", "/a/b/c", "/d", "/d/e", "/etc/systemd/system/x.service"];
+
+    fn any_action() -> impl Strategy<Value = Action> {
+        let path = || proptest::sample::select(PATHS.to_vec());
+        prop_oneof![
+            (path(), proptest::option::of(Just("g"))).prop_map(|(path, owner)| put(path, owner)),
+            path().prop_map(directory),
+            path().prop_map(|path| Action::FileAbsent { path: path.into() }),
+            Just(group("g")),
+            path().prop_map(|path| run(Some(path))),
+            Just(run(None)),
+            path().prop_map(|path| match put(path, None) {
+                Action::FilePut { path, content, ownership, .. } => Action::FilePut {
+                    path,
+                    content,
+                    ownership,
+                    validate: Some(vec!["true".into()]),
+                    only_if_absent: false,
+                },
+                other => other,
+            }),
+        ]
+    }
+
+    /// Everything that operations share, each with the digest of who wrote it and what that saw.
+    type Machine = BTreeMap<String, Digest>;
+
+    /// What a claim touches: reading, it is what the operation may depend on; writing, it is what may change.
+    fn touched(resource: &Resource, access: Access) -> Vec<String> {
+        let paths = || PATHS.iter().map(|path| (*path).to_owned());
+        let all = || paths().chain(["users".to_owned(), "units".to_owned()]).collect();
+        let above = |path: &Utf8Path| {
+            let path = path.to_owned();
+            paths().filter(move |known| access == Access::Read && path.starts_with(known))
+        };
+        match resource {
+            Resource::Everything => all(),
+            Resource::Users => vec!["users".to_owned()],
+            Resource::Systemd => vec!["units".to_owned()],
+            Resource::Path(path) => above(path).chain([path.to_string()]).collect(),
+            Resource::Subtree(root) => {
+                above(root).chain(paths().filter(|path| Utf8Path::new(path).starts_with(root))).collect()
+            }
+        }
+    }
+
+    /// An operation that is as sensitive as its claims let it be: what it writes tells everything that it saw.
+    fn act(machine: &mut Machine, operation: &Operation) {
+        let claims = claims(&operation.action);
+        let seen: BTreeMap<String, Option<Digest>> = claims
+            .iter()
+            .flat_map(|(resource, _)| touched(resource, Access::Read))
+            .map(|name| (name.clone(), machine.get(&name).copied()))
+            .collect();
+        let told = Digest::of(format!("{:?} {seen:?}", operation.id).as_bytes());
+        for (resource, _) in claims.iter().filter(|(_, access)| *access == Access::Write) {
+            machine.extend(touched(resource, Access::Write).into_iter().map(|name| (name, told)));
+        }
+    }
+
+    proptest! {
+        /// Whatever order respects what waits for what, the machine ends up the same.
+        #[test]
+        fn the_result_does_not_depend_on_the_schedule(
+            actions in proptest::collection::vec(any_action(), 1..12),
+            barrier in 0_usize..12,
+            choices in proptest::collection::vec(any::<proptest::sample::Index>(), 12),
+        ) {
+            let phase = |index| if index < barrier { Phase::Install } else { Phase::Configure };
+            let operations: Vec<Operation> = actions
+                .into_iter()
+                .enumerate()
+                .map(|(index, action)| operation(index + 1, phase(index), action))
+                .collect();
+            let waits = dependencies(&operations);
+            let mut in_order = Machine::new();
+            operations.iter().for_each(|operation| act(&mut in_order, operation));
+            let (mut shuffled, mut done) = (Machine::new(), BTreeSet::new());
+            for choice in choices.iter().take(operations.len()) {
+                let ready: Vec<usize> = (0..operations.len())
+                    .filter(|index| !done.contains(index) && waits[*index].iter().all(|other| done.contains(other)))
+                    .collect();
+                let chosen = *choice.get(&ready);
+                act(&mut shuffled, &operations[chosen]);
+                done.insert(chosen);
+            }
+            prop_assert_eq!(shuffled, in_order);
+        }
     }
 }

@@ -161,7 +161,7 @@ fn the_core_is_pure() {
 #[test]
 fn only_the_ui_draws() {
     // The agent has no terminal: what it says of itself, before it serves, is plain text of its own.
-    for folder in ["core", "engine", "lang", "local", "postgresql", "cli"] {
+    for folder in ["core", "engine", "lang", "local", "postgresql", "ssh", "aws", "cli"] {
         for (path, text) in sources(&root().join("bake").join(folder).join("src")) {
             if path.components().any(|part| part.as_os_str() == "ui") {
                 continue;

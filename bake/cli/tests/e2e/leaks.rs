@@ -10,7 +10,7 @@ fn leaks(component: &str, token: &str, words: &[&str]) {
     world.write("components/leaky/component.star", component);
     let ended: super::support::Ended =
         world.command(&["bake", "leaky"]).env("LEAKY_TOKEN", token).output().unwrap().into();
-    assert_ne!(ended.code, 0, "the leak was not found:\n{}", ended.said());
+    assert_eq!(ended.code, 7, "the leak was not found:\n{}", ended.said());
     ended.says(words);
     assert!(!ended.said().contains(token), "the secret is in what was said");
     assert!(super::support::versions(&world.registry()).is_empty());
@@ -174,7 +174,7 @@ fn a_key_that_a_child_brings_is_found() {
     );
     component("leaky", &format!("run.command([\"sh\", \"-c\", {write:?}])"));
     let ended = world.run(&["bake", "child"]);
-    assert_ne!(ended.code, 0, "the leak was not found:\n{}", ended.said());
+    assert_eq!(ended.code, 7, "the leak was not found:\n{}", ended.said());
     ended.says(&["/etc/kept.conf: a private key", "/etc/brought.conf: a private key"]);
     assert_eq!(Traces::settled(), Traces::none());
 }

@@ -105,7 +105,10 @@ impl World {
     /// A bake that is to fail; all it said.
     pub(crate) fn failing_bake(&self, arguments: &[&str]) -> Ended {
         let ended = self.run(&[&["bake"], arguments].concat());
-        assert_ne!(ended.code, 0, "bake {arguments:?} was to fail:\n{}\n{}", ended.stdout, ended.stderr);
+        // A mistake in a recipe, a host or a store that cannot be used, or what failed on a machine: nobody's bug.
+        let code = ended.code;
+        let said = format!("{}\n{}", ended.stdout, ended.stderr);
+        assert!([4, 5, 7].contains(&code), "bake {arguments:?} was to fail, and ended with {code}:\n{said}");
         assert!(versions(&self.registry()).is_empty(), "a failed bake left a version");
         ended
     }

@@ -86,7 +86,7 @@ impl Bench<'_> {
     fn measure(&self) -> Result<Vec<Figure>> {
         process::run(&mut self.workspace.olbake(self.built, &["bake", "web", "--channel", "QA", "--json"]))?;
         self.deploy(&["bench.size=1", "bench.release=1"])?;
-        let one = self.deploy(&["bench.size=1", "bench.release=2"])?;
+        let one = boot_and_drain(&self.run(&["bench.size=1", "bench.release=2"])?.stdout)?;
         self.deploy(&["bench.release=2"])?;
         let (rolling, report) = self.under_load(&["bench.release=3"])?;
         let (_, blue_green) = self.under_load(&["bench.release=4", "bench.strategy=blue_green"])?;
@@ -134,11 +134,15 @@ impl Bench<'_> {
 
     /// Deploys with some settings; the seconds it took.
     fn deploy(&self, settings: &[&str]) -> Result<f64> {
+        Ok(self.run(settings)?.seconds)
+    }
+
+    fn run(&self, settings: &[&str]) -> Result<process::Taken> {
         let mut arguments = vec!["deploy", "--yes", "--json", "--stack", STACK];
         for setting in settings {
             arguments.extend(["--set", setting]);
         }
-        Ok(process::run(&mut self.workspace.olbake(self.built, &arguments))?.seconds)
+        process::run(&mut self.workspace.olbake(self.built, &arguments))
     }
 
     fn under_load(&self, settings: &[&str]) -> Result<(f64, Report)> {
@@ -161,6 +165,26 @@ impl Bench<'_> {
         )
         .map(drop)
     }
+}
+
+/// Seconds from the launch of the one new instance until it is in service, and from when the old one begins to leave
+/// until it is gone, of the report among a deploy's events. Times are in milliseconds.
+fn boot_and_drain(events: &str) -> Result<f64> {
+    let events = events.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let reports = events.filter(|event| event["report"]["instances"].is_array());
+    let report = reports.last().context("the deploy told of no rollout")?;
+    let instances = report["report"]["instances"].as_array().into_iter().flatten();
+    let (mut boot, mut drain) = (None, None);
+    for instance in instances {
+        let at = |name: &str| instance["times"][name].as_f64();
+        if let (Some(launched), Some(in_service)) = (at("launched"), at("in_service")) {
+            boot = Some(in_service - launched);
+        } else if let (Some(leaving), Some(gone)) = (at("leaving"), at("gone")) {
+            drain = Some(gone - leaving);
+        }
+    }
+    let (boot, drain) = (boot.context("no instance came")?, drain.context("no instance left")?);
+    Ok((boot + drain) / 1000.0)
 }
 
 /// Megabytes that the host could give to programs.
