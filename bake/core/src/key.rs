@@ -25,7 +25,7 @@ use crate::plan::{Architecture, Base, Checks, Layer, PLAN_SCHEMA};
 use crate::secret::{Secret, SecretId};
 
 /// The generation of what carries plans out; see above.
-pub const EPOCH: u32 = 1;
+pub const EPOCH: u32 = 2;
 
 /// The part of an operation that decides its result.
 #[derive(Serialize)]

@@ -96,3 +96,71 @@ fn collection_removes_what_it_said_and_the_rest_still_bakes() {
     world.bake(&["tiny"]);
     assert_eq!(Traces::settled(), Traces::none());
 }
+
+const COUNTER: &str = r#"
+def configure(s, m):
+    files.directory("/var/lib/counter")
+    files.content("/etc/counter.conf", "first\n")
+
+def units(s, m):
+    systemd.unit("counter.service", {
+        "Service": {
+            "Type": "oneshot",
+            "RemainAfterExit": "yes",
+            "ExecStart": "/bin/sh -c 'echo started with $(cat /etc/counter.conf) >>/var/lib/counter/log'",
+            "ExecReload": "/bin/sh -c 'echo reloaded with $(cat /etc/counter.conf) >>/var/lib/counter/log'",
+        },
+        "Install": {"WantedBy": "multi-user.target"},
+    })
+    systemd.service("counter.service", enabled = True, running = True, why = "its first start makes its log")
+
+def verify(s, m):
+    check.file("/var/lib/counter/log", contains = "started with first")
+    check.unit("counter.service", active = True, enabled = True)
+
+component(name = "counter", booted = "the service is started while it is baked", configure = configure, units = units, verify = verify)
+"#;
+
+const CHANGED: &str = r#"
+def configure(s, m):
+    files.content("/etc/counter.conf", "second\n", override = True)
+    systemd.service("counter.service", reload_on = ["/etc/counter.conf"])
+
+def verify(s, m):
+    check.file("/var/lib/counter/log", contains = "reloaded with second")
+
+component(name = "changed", booted = "the service that runs is told", configure = configure, verify = verify)
+"#;
+
+/// Components that are built on a machine that runs; and a verification under UEFI before the version is registered.
+#[test]
+fn a_machine_that_runs_starts_and_reloads_and_the_image_boots_under_uefi() {
+    let image = r#"image(name = "runs", base = debian("bookworm"), components = [use("//components/counter"), use("//components/changed")])"#;
+    let Some(world) = World::new(&[
+        ("components/counter/component.star", COUNTER),
+        ("components/changed/component.star", CHANGED),
+        ("images/runs/image.star", image),
+    ]) else {
+        return;
+    };
+    let baked = world.bake(&["runs", "--verify", "vm"]);
+    assert_eq!(baked["checks"].as_array().unwrap().len(), 3, "{baked}");
+    assert!(baked["checks"].as_array().unwrap().iter().all(|check| check["outcome"] == "ok"), "{baked}");
+    assert_eq!(Traces::settled(), Traces::none());
+}
+
+#[test]
+fn who_does_not_wait_is_told_who_bakes() {
+    let Some(world) = World::new(&tiny()) else { return };
+    let words = format!("first.words=wait {}", std::process::id());
+    let (mut child, mut events) = world.start_bake_with(&["tiny", "--set", &words]);
+    assert!(events.any(|event| event["event"] == "layer_started" || event["event"] == "stage_started"));
+    let second = world.run(&["bake", "tiny", "--set", &words, "--no-wait"]);
+    assert_eq!(second.code, 5, "{}", second.said());
+    second.says(&[&child.id().to_string()]);
+    events.for_each(drop);
+    assert!(child.wait().unwrap().success());
+    // Images that do not need each other, at the same time.
+    world.bake(&["tiny", "tiny/loud", "--jobs", "2"]);
+    assert_eq!(Traces::settled(), Traces::none());
+}

@@ -115,8 +115,12 @@ impl World {
 
     /// Starts a bake and gives its process and the reader of its events.
     pub(crate) fn start_bake(&self, image: &str) -> (Child, impl Iterator<Item = Value> + use<>) {
+        self.start_bake_with(&[image])
+    }
+
+    pub(crate) fn start_bake_with(&self, arguments: &[&str]) -> (Child, impl Iterator<Item = Value> + use<>) {
         let mut child = self
-            .command(&["bake", "--json", image])
+            .command(&[&["bake", "--json"], arguments].concat())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

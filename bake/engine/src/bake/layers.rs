@@ -84,7 +84,7 @@ impl Layers<'_> {
         let began = Instant::now();
         self.bake.events.send(Event::StageStarted { image: image.clone(), stage: Stage::Seal });
         self.work.intent("seal").map_err(self.journal())?;
-        self.ready(Start::Build).await?;
+        self.ready(Start::Build, self.plan.layers.len()).await?;
         let steps: Vec<Operation> =
             self.plan.seal.iter().filter(|step| !super::leaks::is_scan(step)).cloned().collect();
         let reports = self.run_on_machine(&steps, sealed_key).await?;
@@ -106,12 +106,7 @@ impl Layers<'_> {
         let step = format!("layer {}", layer.component);
         self.work.intent(&step).map_err(self.journal())?;
         let start = if layer.booted.is_some() { Start::BuildBooted } else { Start::Build };
-        if self.machine.as_ref().is_some_and(|running| running.start != start) {
-            let before =
-                self.plan.layers[..index].last().map_or_else(|| self.plan.base_key(), |layer| layer.key);
-            self.keep(before).await?;
-        }
-        self.ready(start).await?;
+        self.ready(start, index).await?;
         let began = Instant::now();
         let reports = self.run_on_machine(&layer.operations, layer.key).await?;
         let worked = began.elapsed();
@@ -136,11 +131,14 @@ impl Layers<'_> {
         Ok(self.operations.run(&mut *running.machine, operations, run, Purpose::Change).await?.reports)
     }
 
-    /// Starts a machine on a copy of the last kept disk, unless one of this kind runs.
-    async fn ready(&mut self, start: Start) -> Result<(), BakeError> {
+    /// Starts a machine on a copy of the last kept disk, unless one of this kind runs. The disk of one of another
+    /// kind, which has the layers before `index`, is kept first.
+    async fn ready(&mut self, start: Start, index: usize) -> Result<(), BakeError> {
         if self.machine.as_ref().is_some_and(|running| running.start == start) {
             return Ok(());
         }
+        let before = self.plan.layers[..index].last().map_or_else(|| self.plan.base_key(), |layer| layer.key);
+        self.keep(before).await?;
         let disk = self.work_disk()?;
         let copies = matches!(disk, WorkDisk::Copy(_));
         let began = Instant::now();
@@ -234,7 +232,8 @@ impl Layers<'_> {
         let quiet = Operations { events: &crate::event::EventSink::silent(), ..*self.operations };
         for index in std::mem::take(&mut self.since) {
             let layer = &self.plan.layers[index];
-            self.ready(if layer.booted.is_some() { Start::BuildBooted } else { Start::Build }).await?;
+            let start = if layer.booted.is_some() { Start::BuildBooted } else { Start::Build };
+            self.ready(start, index).await?;
             let running = self.machine.as_mut().expect("a machine was made ready");
             let end = quiet.run(&mut *running.machine, &layer.operations, layer.key, Purpose::Change).await?;
             if failure(&layer.operations, &end.reports).is_some() {
