@@ -276,3 +276,55 @@ trait Tap: Sized {
 }
 
 impl<T> Tap for T {}
+
+const VERIFIER: &str = r#"
+project(
+    config = settings(name = "shop", fields = {
+        "password": setting(secret, doc = "a password"),
+        "rounds": setting(int, default = 4096, doc = "rounds of hashing"),
+    }),
+    stack = lambda c, ctx: output("verifier", postgresql.verifier("admin", password = c.password, iterations = c.rounds).verifier),
+)
+"#;
+
+#[test]
+fn a_full_disk_stops_a_deploy_and_the_next_one_goes_on() {
+    const STACK: &str = "applications.shop.QA";
+    let Some(world) = World::new(&[("stacks/applications/shop/stack.star", VERIFIER)]) else { return };
+    world.write("stacks/applications/shop/QA.toml", "");
+    super::stacks::seal(&world, STACK, "password", "a password that nobody guesses");
+    // The states lie on a file system of their own.
+    let state = world.dir.join("states");
+    std::fs::create_dir(&state).unwrap();
+    let options = ["-t", "tmpfs", "-o", "size=1m", "tmpfs", state.to_str().unwrap()];
+    assert!(Command::new("mount").args(options).status().unwrap().success());
+    world.write("olbake.toml", &format!("[state]\nurl = \"file://{}\"\n", state.display()));
+    let filler = state.join("filler");
+    let fill = || drop(std::fs::write(&filler, vec![1_u8; 4 << 20]));
+    let deploy = || world.run(&["deploy", "--yes", "--stack", STACK]);
+
+    fill();
+    let first = deploy();
+    std::fs::remove_file(&filler).unwrap();
+    let second = deploy();
+    let outputs = world.run(&["outputs", "--stack", STACK, "verifier"]);
+    let set = world.run(&["config", "--stack", STACK, "set", "rounds", "5000"]);
+    fill();
+    let third = deploy();
+    let kept = world.run(&["outputs", "--stack", STACK, "verifier"]);
+    std::fs::remove_file(&filler).unwrap();
+    let fourth = deploy();
+    let changed = world.run(&["outputs", "--stack", STACK, "verifier"]);
+    assert!(Command::new("umount").arg(&state).status().unwrap().success());
+
+    assert_eq!(first.code, 5, "{}", first.said());
+    first.says(&["space"]);
+    assert_eq!(second.code, 0, "{}", second.said());
+    assert_eq!((outputs.code, set.code), (0, 0), "{}{}", outputs.said(), set.said());
+    // What was written stays readable, and is what it was.
+    assert_eq!(third.code, 5, "{}", third.said());
+    third.says(&["space"]);
+    assert_eq!(kept.stdout, outputs.stdout, "{}", kept.said());
+    assert_eq!(fourth.code, 0, "{}", fourth.said());
+    assert_ne!(changed.stdout, outputs.stdout, "{}", changed.said());
+}

@@ -30,7 +30,7 @@ fn world() -> Option<World> {
     Some(world)
 }
 
-fn seal(world: &World, stack: &str, key: &str, value: &str) {
+pub(crate) fn seal(world: &World, stack: &str, key: &str, value: &str) {
     let mut child = world
         .command(&["config", "--stack", stack, "set", "--secret", key])
         .stdin(Stdio::piped())
