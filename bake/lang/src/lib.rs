@@ -32,4 +32,4 @@ mod watch;
 mod workspace;
 
 pub use stack::{Evaluated, ImageOf, OtherStack, OutputsOf, StackInputs, Violation, WantedImage};
-pub use workspace::{Inputs, Planned, SecretVersion, Workspace};
+pub use workspace::{Explained, Inputs, Planned, SecretVersion, Workspace};

@@ -23,7 +23,7 @@ use crate::conflict::Claims;
 use crate::declare::{BaseDeclaration, GivenInRecipe, ImageDeclaration, UseDeclaration};
 use crate::layer::{self, Component, Failed, LayerDraft, Use};
 use crate::values::Facts;
-use crate::workspace::{Inputs, Planned, Workspace};
+use crate::workspace::{Explained, Inputs, Planned, Workspace};
 
 type Outcome = Result<Arc<Planned>, Diagnostics>;
 /// A component's name, the digest of its settings, and the image where the recipe asked for it.
@@ -134,6 +134,32 @@ impl<'a> Planner<'a> {
             Err(problems) => (unplanned(image), None, problems.0),
         };
         Imaging { problems, ..Imaging::new(self, image, &declaration, root, base, below) }.plan()
+    }
+
+    /// The settings of an image's components and of those it starts from. No recipe runs, so neither a broken rule nor
+    /// anything else that stands against a plan hides them.
+    pub(crate) fn settings(&self, image: &ImageRef) -> Result<Explained, Diagnostics> {
+        self.root(image)?;
+        let mut explained = Explained { layers: Vec::new(), problems: Diagnostics(self.problems.clone()) };
+        let mut next = Some(image.clone());
+        while let Some(image) = next {
+            let declaration = self.declaration(&image, None)?;
+            let nowhere = Root { os: Default::default() };
+            let mut imaging = Imaging::new(self, &image, &declaration, nowhere, unplanned(&image), None);
+            imaging.check_variant();
+            imaging.check_sets();
+            for (component, used) in imaging.components() {
+                let mut resolved = resolve(&component.declaration.schema, &imaging.given(&component, used));
+                imaging.problems.append(&mut resolved.problems);
+                explained.layers.push((component.name.clone(), resolved.settings));
+            }
+            explained.problems.0.append(&mut imaging.problems);
+            next = match &declaration.base {
+                BaseDeclaration::Image(base) => Some(base.clone()),
+                _ => None,
+            };
+        }
+        Ok(explained)
     }
 
     /// An image's declaration, with its variant known to exist.

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::diagnostic::{Diagnostic, Diagnostics};
-use olbake_core::plan::{Architecture, Plan};
+use olbake_core::plan::{Architecture, Plan, Setting};
 use olbake_core::settings::{did_you_mean, json_schema, markdown};
 use olbake_core::span::Span;
 use olbake_core::stack::Catalog;
@@ -73,6 +73,16 @@ pub struct Planned {
     pub inline: BTreeMap<Digest, Arc<[u8]>>,
     /// What is worth mending.
     pub warnings: Diagnostics,
+}
+
+/// Settings with where their values come from, for people who ask why.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// The settings of each component, those of the image before those of what it starts from. A setting whose value
+    /// does not fit, and one that is computed, is absent.
+    pub layers: Vec<(ComponentName, BTreeMap<String, Setting>)>,
+    /// What is wrong with values.
+    pub problems: Diagnostics,
 }
 
 impl Workspace {
@@ -156,6 +166,12 @@ impl Workspace {
     pub fn plan(&self, image: &ImageRef, inputs: &Inputs) -> Result<Planned, Diagnostics> {
         let planned = Planner::new(self, inputs).plan(image)?;
         Ok(Planned::clone(&planned))
+    }
+
+    /// The settings of an image's components, though it may not be possible to plan it: a rule that they break is a
+    /// reason to ask where they come from.
+    pub fn settings(&self, image: &ImageRef, inputs: &Inputs) -> Result<Explained, Diagnostics> {
+        Planner::new(self, inputs).settings(image)
     }
 
     /// Plans images in parallel; what they share is worked out once.

@@ -167,3 +167,29 @@ image(
     assert_snapshot!(problems(&wrong, &common::inputs()));
     assert_snapshot!(problems(&with("[1]"), &common::inputs()));
 }
+
+/// Where values come from can be asked of an image that cannot be planned: that is when people ask.
+#[test]
+fn settings_are_explained_whatever_is_wrong() {
+    let component = r#"
+S = settings(name = "c", fields = {
+    "fine": setting(int, default = 1, doc = "d"),
+    "wrong": setting(int, default = 1, doc = "d"),
+}, validate = [("fine is one", lambda s: s.fine == 1)])
+def install(s, m): fail("nothing works")
+component(name = "c", settings = S, install = install)
+"#;
+    let made = one(component, ", fine = 2, wrong = \"x\"");
+    let mut inputs = inputs();
+    inputs.sets = vec!["c.fine=3".to_owned()];
+    let web = "web".parse().expect("a name");
+    assert!(made.workspace.plan(&web, &inputs).is_err());
+    let explained = made.workspace.settings(&web, &inputs).unwrap_or_else(|found| panic!("{found}"));
+    let (name, settings) = &explained.layers[0];
+    let said: Vec<String> =
+        settings["fine"].provenance.iter().map(|from| format!("{} {}", from.layer, from.value)).collect();
+    assert_eq!((name.as_str(), said), ("c", ["default 1", "image 2", "--set 3"].map(str::to_owned).to_vec()));
+    assert!(!settings.contains_key("wrong"));
+    assert_eq!(explained.problems.0.len(), 1, "{}", explained.problems);
+    assert!(made.workspace.settings(&"none".parse().expect("a name"), &inputs).is_err());
+}

@@ -1,8 +1,11 @@
 //! `olbake explain IMAGE COMPONENT.SETTING`: where a setting's value comes from.
 
-use olbake_core::ImageRef;
-use olbake_core::plan::{Base, Layer, Plan, Setting};
+use std::collections::BTreeMap;
+
+use olbake_core::diagnostic::Diagnostics;
+use olbake_core::plan::{Base, Plan, Setting};
 use olbake_core::settings::did_you_mean;
+use olbake_core::{ComponentName, ImageRef};
 use olbake_lang::{Inputs, Workspace};
 use serde_json::json;
 
@@ -20,11 +23,10 @@ pub(super) fn run(args: &ExplainArgs, context: &mut Context) -> Result {
         Some((component, setting)) => (component, Some(setting)),
         None => (args.setting.as_str(), None),
     };
-    let plans = lineage(&workspace, &inputs, image)?;
-    let layers = || plans.iter().flat_map(|plan| &plan.layers);
-    let layer = layers().find(|layer| layer.component.as_str() == component).ok_or_else(|| {
+    let layers = layers(&workspace, &inputs, image, context)?;
+    let layer = layers.iter().find(|layer| layer.component.as_str() == component).ok_or_else(|| {
         let error = CliError::user(format!("`{}` has no component `{component}`", args.image));
-        help(error, component, layers().map(|layer| layer.component.as_str()))
+        help(error, component, layers.iter().map(|layer| layer.component.as_str()))
     })?;
     for (name, setting) in chosen(layer, setting)? {
         tell(args, layer, name, setting, context);
@@ -32,8 +34,35 @@ pub(super) fn run(args: &ExplainArgs, context: &mut Context) -> Result {
     Ok(())
 }
 
+/// The settings of a component.
+struct Layer {
+    component: ComponentName,
+    settings: BTreeMap<String, Setting>,
+}
+
+/// The layers of an image and of those it starts from. Where it cannot be planned, what the values are is known all the
+/// same, and why it cannot be is said besides.
+fn layers(workspace: &Workspace, inputs: &Inputs, image: ImageRef, context: &Context) -> Result<Vec<Layer>> {
+    let layer = |(component, settings)| Layer { component, settings };
+    match lineage(workspace, inputs, image.clone()) {
+        Ok(plans) => {
+            let layers = plans.into_iter().flat_map(|plan| plan.layers);
+            Ok(layers.map(|planned| layer((planned.component, planned.settings))).collect())
+        }
+        Err(problems) => {
+            let explained = workspace.settings(&image, inputs)?;
+            context.ui.diagnostics(&problems);
+            Ok(explained.layers.into_iter().map(layer).collect())
+        }
+    }
+}
+
 /// The plan of an image and of those it starts from.
-fn lineage(workspace: &Workspace, inputs: &Inputs, image: ImageRef) -> Result<Vec<Plan>> {
+fn lineage(
+    workspace: &Workspace,
+    inputs: &Inputs,
+    image: ImageRef,
+) -> std::result::Result<Vec<Plan>, Diagnostics> {
     let mut plans = Vec::new();
     let mut next = Some(image);
     while let Some(image) = next {

@@ -138,6 +138,14 @@ fn explain_as_json() {
     check!(Sealed::fixture().olbake(&["explain", "web", "hello.greeting", "--json"]));
 }
 
+/// A rule that a value breaks is a reason to ask where it comes from.
+#[test]
+fn explain_of_an_image_that_cannot_be_planned() {
+    let sealed = Sealed::fixture();
+    sealed.replace("images/web/image.star", "\"workers\": 8", "\"workers\": \"many\"");
+    check!(sealed.olbake(&["explain", "web/large", "hello.greeting"]));
+}
+
 #[test]
 fn explain_of_what_is_not_there() {
     check!(Sealed::fixture().olbake(&["explain", "web", "hello.greetin"]));
