@@ -171,8 +171,8 @@ impl Bench<'_> {
 /// until it is gone, of the report among a deploy's events. Times are in milliseconds.
 fn boot_and_drain(events: &str) -> Result<f64> {
     let events = events.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let reports = events.filter(|event| event["report"]["instances"].is_array());
-    let report = reports.last().context("the deploy told of no rollout")?;
+    let mut reports = events.filter(|event| event["report"]["instances"].is_array());
+    let report = reports.next_back().context("the deploy told of no rollout")?;
     let instances = report["report"]["instances"].as_array().into_iter().flatten();
     let (mut boot, mut drain) = (None, None);
     for instance in instances {
