@@ -755,7 +755,8 @@ pub(crate) enum ConfigAct {
 
 #[derive(Args, Debug)]
 pub(crate) struct ReferenceArgs {
-    /// The component; none: all of them, which takes `--write` or `--check`.
+    /// The component; or a provider of resources, `local`, or one of its types, `local.volume`; none: all components,
+    /// which takes `--write` or `--check`.
     pub(crate) component: Option<String>,
     /// Bring the marked section of components/*/README.md up to date.
     #[arg(long, conflicts_with = "check")]

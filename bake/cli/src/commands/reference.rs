@@ -33,6 +33,15 @@ impl Readme {
 }
 
 pub(super) fn run(args: &ReferenceArgs, context: &mut Context) -> Result {
+    if let Some(markdown) = args.component.as_deref().and_then(resources) {
+        match context.ui.json {
+            true => {
+                context.ui.result("reference", &json!({ "resources": args.component, "markdown": markdown }))
+            }
+            false => context.ui.print(&markdown),
+        }
+        return Ok(());
+    }
     let place = context.place()?;
     let workspace = context.workspace(&place)?;
     let components = match &args.component {
@@ -55,6 +64,16 @@ pub(super) fn run(args: &ReferenceArgs, context: &mut Context) -> Result {
         context.ui.print(&workspace.settings_reference(component)?);
     }
     Ok(())
+}
+
+/// What the types of a provider, or one type, take and give; none where there is no such name.
+fn resources(name: &str) -> Option<String> {
+    let catalog = super::stacks::catalog();
+    let of_provider = Some(catalog.markdown(name)).filter(|text| !text.is_empty());
+    of_provider.or_else(|| {
+        let name = name.parse().ok()?;
+        Some(catalog.get(&name)?.markdown(&name))
+    })
 }
 
 fn component(workspace: &Workspace, name: &str) -> Result<ComponentName> {
@@ -148,5 +167,18 @@ mod tests {
         let once = with_table("# caddy\n", "table\n");
         assert_eq!(once, format!("# caddy\n\n## Settings\n\n{BEGIN}\ntable\n{END}\n"));
         assert_eq!(with_table(&once, "table\n"), once);
+    }
+
+    /// `for p in local postgresql aws; do olbake reference $p; done` writes what follows the page's introduction.
+    #[test]
+    fn the_documentation_has_every_type() {
+        let documented = include_str!("../../../../docs/resources.md");
+        for provider in ["local", "postgresql", "aws"] {
+            let text = resources(provider).expect("the provider has types");
+            assert!(
+                documented.contains(&text),
+                "docs/resources.md is not what `olbake reference {provider}` prints"
+            );
+        }
     }
 }

@@ -172,6 +172,54 @@ impl TypeSchema {
     }
 }
 
+impl TypeSchema {
+    /// What it takes and gives, in Markdown.
+    pub fn markdown(&self, name: &ResourceType) -> String {
+        let mut text = format!("### `{name}`\n\n{}", sentence(self.doc));
+        if self.holds_data {
+            text.push_str(" It holds data: removing it loses them.");
+        }
+        if self.replacement == Replacement::DeleteFirst {
+            text.push_str(" Replaced, the old one goes first.");
+        }
+        text.push_str("\n\n| takes | type | default | a change | what it is |\n|---|---|---|---|---|\n");
+        for (name, Property { ty, default, change, doc }) in &self.inputs {
+            let default = match default {
+                Some(Value::Null) => "none".to_owned(),
+                Some(value) => format!("`{value}`"),
+                None if ty.is_optional() => "none".to_owned(),
+                None => "required".to_owned(),
+            };
+            let change = match change {
+                Change::InPlace => "in place",
+                Change::Settle => "in place, instances follow",
+                Change::Replace => "replaces",
+                Change::Rollout => "rolls out",
+            };
+            row(&mut text, [&format!("`{name}`"), &format!("`{ty}`"), &default, change, doc]);
+        }
+        if !self.outputs.is_empty() {
+            text.push_str("\n| gives | type | what it is |\n|---|---|---|\n");
+        }
+        for (name, Output { ty, secret, renewed, doc }) in &self.outputs {
+            let secret = if *secret { "; secret" } else { "" };
+            let renewed = if *renewed { "; known after an update" } else { "" };
+            row(&mut text, [&format!("`{name}`"), &format!("`{ty}`"), &format!("{doc}{secret}{renewed}")]);
+        }
+        text
+    }
+}
+
+/// A text of the catalog with a capital and a full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.trim_end_matches('.').chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).chain(['.']).collect()).unwrap_or_default()
+}
+
+fn row<const N: usize>(text: &mut String, cells: [&str; N]) {
+    text.push_str(&format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | ")));
+}
+
 /// What is wrong with an input of a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputProblem {
@@ -256,6 +304,12 @@ impl Catalog {
     /// A type.
     pub fn get(&self, name: &ResourceType) -> Option<&TypeSchema> {
         self.types.get(name)
+    }
+
+    /// What each type of a provider takes and gives, in Markdown; empty where there is none.
+    pub fn markdown(&self, provider: &str) -> String {
+        let of = self.types.iter().filter(|(name, _)| name.provider() == provider);
+        of.map(|(name, schema)| schema.markdown(name)).collect::<Vec<_>>().join("\n")
     }
 
     /// All types, sorted by name.
