@@ -176,6 +176,30 @@ fn only_the_ui_draws() {
     }
 }
 
+#[test]
+fn every_code_of_a_diagnostic_is_documented() {
+    let page = std::fs::read_to_string(root().join("docs/events.md")).unwrap();
+    let (_, documented) = page.split_once("## Diagnostics").unwrap();
+    let (mut codes, mut missing) = (0, BTreeSet::new());
+    for (path, text) in ["core", "lang", "engine", "cli"]
+        .iter()
+        .flat_map(|of| sources(&root().join("bake").join(of).join("src")))
+    {
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for before in ["Diagnostic::error(", "Diagnostic::warning(", "code: ", " warn("] {
+            for rest in code.split(before).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')) {
+                let (name, _) = rest.split_once('"').unwrap();
+                codes += 1;
+                if !documented.contains(&format!("`{name}`")) {
+                    missing.insert(format!("{name} in {}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(codes > 80, "{codes} codes were found: the search does not fit the code any more");
+    assert!(missing.is_empty(), "docs/events.md lacks {missing:?}");
+}
+
 /// The Rust files below a folder.
 fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
