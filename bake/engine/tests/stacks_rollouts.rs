@@ -316,6 +316,25 @@ fn where_there_is_no_room_nothing_is_begun() {
     settled(&cloud, &two(&hello).declare());
 }
 
+/// The new image, and the one to go back to.
+#[test]
+fn where_an_image_is_damaged_nothing_is_begun() {
+    let hello = Hello::default();
+    let cloud = standing(&hello);
+    for damaged in ["one", "two"] {
+        cloud.settings().damaged = BTreeSet::from([image(damaged)]);
+        let Err(StackError::Failed { failures, .. }) = deploy(&cloud, &two(&hello).declare()) else {
+            panic!("it was begun")
+        };
+        let [(_, StackError::Provider { source, .. })] = &failures[..] else { panic!("{failures:?}") };
+        assert!(source.to_string().contains(&image(damaged).to_string()), "{source}");
+        assert_eq!(cloud.with(|world| world.images(&web())), [image("one"); 3]);
+    }
+    cloud.settings().damaged.clear();
+    deploy(&cloud, &two(&hello).declare()).unwrap();
+    settled(&cloud, &two(&hello).declare());
+}
+
 /// What `--simulate` runs begins as the rollout itself does: with the instances that run, hooks, liens and room.
 #[test]
 fn a_rehearsal_begins_as_the_rollout_does() {

@@ -286,6 +286,12 @@ pub trait Fleet: Send + Sync {
         Ok(None)
     }
 
+    /// Fetches what instances of an image are launched from: what is missing or damaged is found before a rollout
+    /// touches anything.
+    async fn fetch(&self, _group: &Object, _image: &Digest) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
     /// Makes a temporary change; one that is made already stays.
     async fn take(&self, _group: &Object, _lien: Lien) -> Result<(), ProviderError> {
         Ok(())

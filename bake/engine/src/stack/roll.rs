@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use olbake_core::Digest;
 use olbake_core::rollout::{
-    self, Attachment, Availability, Captured, Existing, Hook, InstanceId, Observation, Outcome, Phase,
-    Preflight, Release, Request, Rollout, Step, StepResult, Time, Traffic, Verdict,
+    self, Attachment, Availability, Captured, Existing, Hook, InstanceId, Observation, OnFailure, Outcome,
+    Phase, Preflight, Release, Request, Rollout, Step, StepResult, Time, Traffic, Verdict,
 };
 use olbake_core::stack::plan::{Action, release, release_properties};
 use olbake_core::stack::record::{GroupState, Refused};
@@ -123,7 +123,21 @@ impl<'a> Driver<'a> {
             liens_left = machine.report().liens_left.into_iter().collect();
         }
         let request = self.request(liens_left).await?;
-        Ok(Rollout::begin(request, self.site().now())?)
+        let machine = Rollout::begin(request, self.site().now())?;
+        self.fetch(machine.request()).await?;
+        Ok(machine)
+    }
+
+    /// Fetches the image that instances will be of, and the one that they would go back to.
+    async fn fetch(&self, request: &Request) -> Result<(), StackError> {
+        let fleet = self.fleet()?;
+        let to = Some(request.to.image).filter(|_| request.desired > 0);
+        let goes_back = request.replaces() && request.options.on_failure == OnFailure::RollBack;
+        let from = request.from.filter(|_| goes_back).map(|from| from.release.image);
+        for image in to.iter().chain(&from) {
+            fleet.fetch(&self.object, image).await.map_err(|error| self.wrap(error))?;
+        }
+        Ok(())
     }
 
     /// Whether a rollout that is under way leads to what is wanted now, and as it is wanted: bounds that were

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use olbake_core::Digest;
 use olbake_core::rollout::{InstanceId, Verdict};
 use olbake_engine::machine::Substrate;
 use olbake_engine::stack::group::{self, HealthKind};
@@ -362,6 +363,10 @@ impl Fleet for LocalProvider {
     async fn room(&self, _group: &Object, inputs: &Map<String, Value>) -> Result<Option<u32>, ProviderError> {
         let network = read::<Group>(inputs)?.network.parse().map_err(refusal)?;
         Ok(self.cloud.inspect_network(&network).await.map_err(failure)?.map(|network| network.free))
+    }
+
+    async fn fetch(&self, _group: &Object, image: &Digest) -> Result<(), ProviderError> {
+        self.disks.raw(image).await.map(drop)
     }
 
     async fn terminate(&self, object: &Object, instance: &InstanceId) -> Result<(), ProviderError> {

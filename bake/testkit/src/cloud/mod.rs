@@ -46,6 +46,8 @@ use journal::Journals;
 pub struct Settings {
     /// Images that cannot be launched.
     pub availability: BTreeMap<Digest, Availability>,
+    /// Images that are registered, and not whole.
+    pub damaged: BTreeSet<Digest>,
     /// The commands that images want run.
     pub hooks: BTreeMap<Digest, Vec<HookCommand>>,
     /// The temporary changes of a group that rollouts need.

@@ -192,6 +192,13 @@ impl Fleet for Process {
         Ok(self.cloud.settings().room)
     }
 
+    async fn fetch(&self, _group: &Object, image: &Digest) -> Result<(), ProviderError> {
+        match self.cloud.settings().damaged.contains(image) {
+            true => Err(ProviderError::refused(format!("a block of `{image}` is damaged"))),
+            false => Ok(()),
+        }
+    }
+
     async fn terminate(&self, _group: &Object, instance: &InstanceId) -> Result<(), ProviderError> {
         let terminate = |world: &mut World, _| {
             world.terminate(instance);
