@@ -115,3 +115,89 @@ fn position(stage: Stage) -> u64 {
         Stage::InService | Stage::Gone => STAGES,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use indicatif::{InMemoryTerm, ProgressDrawTarget};
+    use olbake_core::Digest;
+    use olbake_core::rollout::{Event, Lack, Release, Report, Time, Waiting};
+    use serde_json::json;
+
+    use super::*;
+
+    struct Screen {
+        term: InMemoryTerm,
+        bars: StackBars,
+    }
+
+    impl Screen {
+        fn new() -> Self {
+            let term = InMemoryTerm::new(20, 72);
+            let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
+            let screen = MultiProgress::with_draw_target(target);
+            Self { term, bars: StackBars::new(screen, Palette { enabled: false }) }
+        }
+
+        /// What is on the screen: neither what spins nor what counts seconds.
+        fn after(&mut self, event: &StackEvent) -> Vec<String> {
+            self.bars.hear(event);
+            self.bars.tick();
+            let row = |line: &str| {
+                let words = line.split_whitespace();
+                let spins =
+                    |word: &str| word.chars().all(|letter| ('\u{2800}'..'\u{2900}').contains(&letter));
+                let counts =
+                    |word: &str| word.strip_suffix('s').is_some_and(|number| number.parse::<u32>().is_ok());
+                words.filter(|word| !spins(word) && !counts(word)).collect::<Vec<_>>().join(" ")
+            };
+            self.term.contents().lines().map(row).collect()
+        }
+
+        fn stage(&mut self, instance: &str, stage: Stage) -> Vec<String> {
+            let release = Release { image: Digest::of(b"two"), inputs: Digest::of(b"inputs") };
+            let instance = InstanceId(instance.to_owned());
+            let rollout = Event::Stage { instance, release, stage };
+            self.after(&StackEvent::Rollout { group: group(), rollout })
+        }
+    }
+
+    fn group() -> ResourceName {
+        "web".parse().unwrap()
+    }
+
+    fn roll() -> OperationKey {
+        OperationKey("roll web web-1".to_owned())
+    }
+
+    #[test]
+    fn each_instance_on_its_way_has_a_bar_below_its_rollout() {
+        let mut screen = Screen::new();
+        let ty = "local.instance_group".parse().unwrap();
+        let begun = StackEvent::ActionStarted { key: roll(), act: Act::Roll, name: group(), ty };
+        assert_eq!(screen.after(&begun), ["roll web"]);
+
+        let booting = screen.stage("web-new", Stage::Booting);
+        assert_eq!(booting, ["roll web", "web-new ━━━━╸─────── booting"]);
+        let leaving = screen.stage("web-old", Stage::AfterDrain);
+        assert_eq!(leaving.len(), 3, "{leaving:?}");
+        assert!(leaving.contains(&"web-old ━━━━━━╸───── runs its upgrade hook".to_owned()), "{leaving:?}");
+
+        let lacks = vec![Lack::Balancer];
+        let waits = Waiting::Health { instance: InstanceId("web-new".to_owned()), lacks, until: Time(9) };
+        let waiting = StackEvent::RolloutStatus { group: group(), waiting: vec![waits] };
+        assert_eq!(screen.after(&waiting)[0], "roll web web-new lacks the load balancer's check");
+
+        assert_eq!(screen.stage("web-new", Stage::InService).len(), 2);
+        assert_eq!(screen.stage("web-old", Stage::Gone).len(), 1);
+        screen.stage("web-third", Stage::Launching);
+        let report: Report = serde_json::from_value(json!({
+            "group": "web", "outcome": { "outcome": "succeeded" }, "began": 0, "ended": 1, "failures": 0,
+            "rollback_failures": 0, "instances": [], "liens_left": [], "open_steps": [],
+        }))
+        .unwrap();
+        let over = StackEvent::RolloutOver { group: group(), report: Box::new(report) };
+        assert_eq!(screen.after(&over).len(), 1);
+        let done = StackEvent::ActionDone { key: roll(), seconds: 1.0 };
+        assert!(screen.after(&done).is_empty());
+    }
+}
