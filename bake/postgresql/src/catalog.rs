@@ -50,7 +50,7 @@ fn verifier() -> TypeSchema {
             Change::InPlace,
             "rounds of hashing: what a guess costs, and each login",
         )
-        .gives("verifier", Type::Str, "for `CREATE ROLE … PASSWORD`: not a secret")
+        .gives_anew("verifier", Type::Str, "for `CREATE ROLE … PASSWORD`: not a secret")
 }
 
 fn database() -> TypeSchema {

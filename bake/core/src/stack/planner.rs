@@ -113,8 +113,9 @@ struct Planner<'a> {
     fates: BTreeMap<&'a ResourceName, Fate>,
     /// What each resource will give, as far as it is known.
     outputs: BTreeMap<&'a ResourceName, &'a Map<String, Value>>,
-    /// Resources that are changed where they stand: some outputs of theirs are known only afterwards.
-    updated: BTreeSet<&'a ResourceName>,
+    /// Resources that are changed where they stand, and which properties of theirs: some outputs are known only
+    /// afterwards.
+    updated: BTreeMap<&'a ResourceName, BTreeSet<String>>,
     actions: Vec<Action>,
     unchanged: usize,
     problems: Diagnostics,
@@ -134,7 +135,7 @@ impl<'a> Planner<'a> {
             dependencies,
             fates: BTreeMap::new(),
             outputs: BTreeMap::new(),
-            updated: BTreeSet::new(),
+            updated: BTreeMap::new(),
             actions: Vec::new(),
             unchanged: 0,
             problems: Diagnostics::default(),
@@ -278,18 +279,20 @@ impl<'a> Planner<'a> {
     /// The value of an output that is known already.
     fn known(&self, reference: &value::Reference) -> Option<&'a Value> {
         let outputs: &'a Map<String, Value> = self.outputs.get(&reference.resource)?;
-        if self.updated.contains(&reference.resource) && self.is_renewed(reference) {
+        if self.is_renewed(reference) {
             return None;
         }
         reference.in_map(outputs)
     }
 
-    /// Whether updates may change an output.
+    /// Whether an update that is planned may change an output: it says so, or has the name of a property that changes.
     fn is_renewed(&self, reference: &value::Reference) -> bool {
+        let Some(changed) = self.updated.get(&reference.resource) else { return false };
         let schema =
             self.declared.get(&reference.resource).and_then(|declared| self.facts.catalog.get(&declared.ty));
         let name = reference.output.split('.').next().unwrap_or_default();
-        schema.and_then(|schema| schema.outputs.get(name)).is_some_and(|output| output.renewed)
+        let renewed = schema.and_then(|schema| schema.outputs.get(name)).is_some_and(|output| output.renewed);
+        renewed || changed.contains(name)
     }
 
     fn leave(&mut self, declared: &'a Declared, applied: &'a Applied) {
@@ -341,7 +344,12 @@ impl<'a> Planner<'a> {
         let before = self.actions.len();
         let settles = settling(schema, &found);
         if !reasons.is_empty() {
-            self.updated.insert(&declared.name);
+            let first = |path: &str| path.split('.').next().map(str::to_owned);
+            let changed = match applied.uncertain {
+                true => inputs.keys().cloned().collect(),
+                false => found.iter().filter_map(|change| first(&change.path)).collect(),
+            };
+            self.updated.insert(&declared.name, changed);
             let mut action = self.action(
                 declared,
                 Act::Update,

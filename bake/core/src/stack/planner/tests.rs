@@ -457,6 +457,60 @@ fn outputs_that_an_update_changes_are_known_after_it() {
     assert_eq!(plan(&declaration("two")), ["update template", "update web", "roll web"]);
 }
 
+/// A name that is changed where it stands reaches what uses it in the same change; what stays is known.
+#[test]
+fn outputs_that_repeat_a_property_follow_it() {
+    let catalog = catalog().with(
+        "local.record",
+        TypeSchema::object("a name")
+            .takes("name", Type::Str, Change::InPlace, "")
+            .takes("owner", Type::Str, Change::InPlace, "")
+            .gives("name", Type::Str, ""),
+    );
+    let declaration = |name: &str, owner: &str| Declaration {
+        resources: vec![
+            declared("record", "local.record", json!({"name": name, "owner": owner})),
+            declared(
+                "net",
+                "local.network",
+                json!({"cidr": "10.0.0.0/24", "note": output("record", "name")}),
+            ),
+        ],
+        ..Declaration::new("applications.hello.QA".parse().unwrap())
+    };
+    let first = declaration("one", "me");
+    let mut applied = StackState::default();
+    for (name, inputs, outputs) in [
+        ("record", json!({"name": "one", "owner": "me"}), json!({"name": "one"})),
+        ("net", json!({"cidr": "10.0.0.0/24", "note": "one"}), json!({"network_id": "n"})),
+    ] {
+        let resource = first.resources.iter().find(|resource| resource.name.as_str() == name).unwrap();
+        let id = ObjectId::of(&first.stack, &resource.name, 1);
+        let key = key(&Act::Create, &resource.name, &id);
+        let action =
+            Action { key, dependencies: resource.dependencies(), ..made(name, resource.ty.clone(), id) };
+        let intent = action.intent(inputs.as_object().unwrap().clone()).unwrap();
+        applied.apply(&Record::Intent(Box::new(intent))).unwrap();
+        let outputs = outputs.as_object().unwrap().clone();
+        applied.apply(&Record::Done { key: action.key, outputs, seen: true }).unwrap();
+    }
+    let plan = |declaration: &Declaration| {
+        let facts = Facts {
+            declaration,
+            applied: &applied,
+            base: applied.digest(),
+            inventory: &Inventory::new(),
+            catalog: &catalog,
+            wishes: &Wishes::default(),
+        };
+        let plan = super::plan(&facts).unwrap();
+        plan.actions.iter().map(|action| format!("{} {}", action.act.verb(), action.name)).collect::<Vec<_>>()
+    };
+    assert!(plan(&first).is_empty());
+    assert_eq!(plan(&declaration("one", "you")), ["update record"]);
+    assert_eq!(plan(&declaration("two", "me")), ["update record", "update net"]);
+}
+
 fn made(name: &str, ty: ResourceType, id: ObjectId) -> Action {
     Action {
         key: OperationKey(String::new()),
