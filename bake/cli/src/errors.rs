@@ -178,6 +178,7 @@ impl From<SshError> for CliError {
             SshError::Lost { ref output, .. } => {
                 (Kind::Failed, last_lines("it wrote", output))
             }
+            SshError::Freeze { ref output, .. } => (Kind::Failed, last_lines("it wrote", output)),
             SshError::Reboot { .. } => (Kind::Failed, None),
             SshError::Unreachable { .. } | SshError::Agent { .. } | SshError::Io { .. } => (Kind::Environment, None),
             SshError::Cancelled => (Kind::Interrupted, None),

@@ -136,7 +136,8 @@ pub async fn run(
             message = inbox.next() => message?,
             () = cancel.cancelled(), if !asked_to_stop => {
                 asked_to_stop = true;
-                send_message(&mut input, &ToAgent::Cancel).await?;
+                // An agent that has just ended does not hear it; what it said last is still to be read.
+                send_message(&mut input, &ToAgent::Cancel).await.ok();
                 continue;
             }
         };
@@ -316,5 +317,74 @@ async fn read_message(output: &mut (impl AsyncRead + Unpin + Send)) -> Result<Fr
     match Frame::decode(header, payload).map_err(SessionError::Frame)? {
         Frame::Message(json) => serde_json::from_slice(&json).map_err(SessionError::Message),
         Frame::Blob(..) => Err(SessionError::Fault("it sent a blob".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use olbake_core::plan::Architecture;
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// No operation here has contents.
+    struct NoBlobs;
+
+    #[async_trait]
+    impl Blobs for NoBlobs {
+        async fn open(&self, digest: Digest) -> io::Result<Box<dyn AsyncRead + Send + Unpin>> {
+            Err(io::Error::other(digest.to_string()))
+        }
+    }
+
+    fn nothing() -> Run {
+        Run {
+            mode: Mode::Apply,
+            run: Digest::of(b"run"),
+            work_dir: "/run/olbake".to_owned(),
+            operations: Vec::new(),
+            secrets: BTreeMap::new(),
+            workers: 0,
+            shuffle: None,
+            keep_going: false,
+            packages: false,
+            reboots: Reboots::Skipped,
+            architecture: Some(Architecture::Amd64.kernel()),
+        }
+    }
+
+    /// What an agent says of a run in which nothing is to be done.
+    fn words() -> Vec<u8> {
+        let hello = Hello {
+            protocol: PROTOCOL,
+            version: "1".to_owned(),
+            architecture: Architecture::Amd64.kernel().to_owned(),
+            os_release: BTreeMap::new(),
+            boot_id: "boot".to_owned(),
+            systemd: false,
+        };
+        let packages = FromAgent::Packages { packages: Vec::new() };
+        let done = FromAgent::Done { summary: Summary::default(), cancelled: false };
+        let all = [FromAgent::Hello(Box::new(hello)), packages, done];
+        all.iter().flat_map(|message| Frame::message(message).encode()).collect()
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_ended_before_it_was_told_to_stop_has_ended_in_order() {
+        // Which of the two is seen first is chance.
+        for _ in 0..40 {
+            let (input, hears) = duplex(1 << 16);
+            let (output, mut says) = duplex(1 << 16);
+            let mut hears = Some(hears);
+            let stream = AgentStream { input: Box::new(input), output: Box::new(output) };
+            let (canceller, cancel) = crate::cancel::cancel();
+            says.write_all(&words()).await.unwrap();
+            let hear = |_: &FromAgent| {
+                hears.take();
+                canceller.cancel();
+            };
+            let end = run(stream, nothing(), &NoBlobs, &cancel, hear).await.unwrap();
+            assert!(!end.cancelled);
+        }
     }
 }

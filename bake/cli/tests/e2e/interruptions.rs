@@ -67,7 +67,7 @@ fn interrupted_it_stops_cleanly() {
         send(&child, "INT");
         let rest: Vec<_> = events.collect();
         let code = child.wait().unwrap().code();
-        assert_eq!(code, Some(130), "after {until}");
+        assert_eq!(code, Some(130), "after {until}: {rest:?}");
         let last = rest.last().unwrap();
         assert_eq!((&last["event"], &last["kind"]), (&"error".into(), &"interrupted".into()), "{last}");
         assert_eq!(Traces::settled(), Traces::none(), "after {until}");
