@@ -129,7 +129,7 @@ start "$place/$digest"
 "#;
 
 /// The line for the login shell. Single quotes mean the same to all of them.
-fn command_line(script: &str) -> String {
+pub(crate) fn command_line(script: &str) -> String {
     let become_root = "test \"$(id -u)\" = 0 && exec /bin/sh -c \"$1\"; exec sudo -n -- /bin/sh -c \"$1\"";
     format!("exec /bin/sh -c {} olbake {}", quoted(become_root), quoted(script))
 }
@@ -147,10 +147,8 @@ enum Answer {
 async fn answer(output: &mut (impl AsyncBufReadExt + Unpin)) -> Option<Answer> {
     let mut noise = 0;
     while noise < NOISE {
-        let mut line = Vec::new();
-        let mut limited = (&mut *output).take(NOISE as u64);
-        noise += limited.read_until(b'\n', &mut line).await.ok().filter(|count| *count > 0)?;
-        let line = String::from_utf8_lossy(&line);
+        let line = line(output).await?;
+        noise += line.len();
         match line.trim_end().split(' ').collect::<Vec<_>>()[..] {
             ["olbake", "have", boot] => return Some(Answer::Have(boot.to_owned())),
             ["olbake", "want", _] => return Some(Answer::Want),
@@ -160,12 +158,20 @@ async fn answer(output: &mut (impl AsyncBufReadExt + Unpin)) -> Option<Answer> {
     None
 }
 
+/// The next line, or as much of it as is taken at most; none at the end.
+pub(crate) async fn line(output: &mut (impl AsyncBufReadExt + Unpin)) -> Option<String> {
+    let mut line = Vec::new();
+    let mut limited = output.take(NOISE as u64);
+    limited.read_until(b'\n', &mut line).await.ok().filter(|count| *count > 0)?;
+    Some(String::from_utf8_lossy(&line).into_owned())
+}
+
 /// What is written beside the stream.
 #[derive(Debug)]
 pub(crate) struct Errors(JoinHandle<Vec<u8>>);
 
 impl Errors {
-    fn collect(mut from: impl AsyncRead + Send + Unpin + 'static) -> Self {
+    pub(crate) fn collect(mut from: impl AsyncRead + Send + Unpin + 'static) -> Self {
         Self(tokio::spawn(async move {
             let (mut tail, mut piece) = (Vec::new(), vec![0; 4096]);
             while let Ok(count @ 1..) = from.read(&mut piece).await {

@@ -59,6 +59,14 @@ pub enum SshError {
         /// What the host says.
         reason: String,
     },
+    /// The host's root file system did not hold still.
+    #[error("the root file system of `{host}` cannot be frozen")]
+    Freeze {
+        /// The host.
+        host: String,
+        /// What the host says.
+        output: String,
+    },
     /// The host did not boot again in time.
     #[error("`{host}` did not come back from its reboot in {seconds} seconds")]
     Reboot {

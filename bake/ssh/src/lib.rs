@@ -14,11 +14,13 @@
 mod agent;
 mod connection;
 mod error;
+mod frozen;
 mod host;
 mod work;
 
 pub use agent::{Agent, Started};
 pub use connection::Connection;
 pub use error::SshError;
+pub use frozen::Frozen;
 pub use host::{Destination, DestinationError, Host, HostKey, HostKeyError, Trust};
 pub use work::{Notice, Remote};

@@ -69,14 +69,13 @@ async fn an_instance_boots_with_what_its_user_wants_and_its_disk_has_what_it_wro
     place.reachable(&body).await;
     assert_ne!(shell("cat /proc/sys/kernel/random/boot_id"), before);
 
-    // Its disk can be read while it runs, at rest.
+    // Its disk can be read while it runs: at rest while its own root freezes it.
     shell("echo frozen | sudo tee /etc/frozen");
-    let (disk, copy) = (body.disk.clone(), place.path.join("copy.raw"));
-    let reading = {
-        let copy = copy.clone();
-        Box::new(move || std::fs::copy(disk, copy).map(drop))
-    };
-    place.bodies.while_frozen(&body.instance, reading).await.unwrap();
+    let copy = place.path.join("copy.raw");
+    place.bodies.run(&body.instance, &["fsfreeze", "--freeze", "/"]).await.unwrap();
+    std::fs::copy(&body.disk, &copy).unwrap();
+    place.bodies.run(&body.instance, &["fsfreeze", "--unfreeze", "/"]).await.unwrap();
+    assert_clean(&copy);
     assert_eq!(file_on(&copy, "/etc/frozen").as_deref(), Some("frozen\n"));
     std::fs::remove_file(copy).unwrap();
 
@@ -97,6 +96,8 @@ async fn an_instance_boots_with_what_its_user_wants_and_its_disk_has_what_it_wro
     place.bodies.start(&body).await.unwrap();
     place.reachable(&body).await;
     assert_eq!(shell("cat /etc/from-user-data"), "hello 10");
+    // One that is frozen ends all the same, and lets go of its disk.
+    place.bodies.run(&other.instance, &["fsfreeze", "--freeze", "/"]).await.unwrap();
     for body in [&body, &other] {
         place.bodies.end(&body.instance).await.unwrap();
         assert_eq!(place.bodies.state(&body.instance).await, BodyState::Absent);

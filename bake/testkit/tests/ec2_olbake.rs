@@ -351,7 +351,6 @@ async fn whatever_call_a_bake_is_killed_at_the_next_one_ends_with_one_image() {
         ("ec2:CreateSecurityGroup", 1),
         ("ec2:AuthorizeSecurityGroupIngress", 1),
         ("ec2:RunInstances", 1),
-        ("ec2:StopInstances", 1),
         ("ec2:CreateSnapshot", 1),
         ("ec2:TerminateInstances", 1),
         ("ec2:RegisterImage", 1),
@@ -375,7 +374,7 @@ async fn whatever_call_a_bake_is_killed_at_the_next_one_ends_with_one_image() {
     }
     // Who does not bake again has `gc` clean up.
     world.mark("the last", "pass");
-    assert!(world.killed(&BAKE, "ec2:StopInstances", 1, When::After).await);
+    assert!(world.killed(&BAKE, "ec2:CreateSnapshot", 1, When::After).await);
     let left = world.inventory().await;
     assert_ne!(left["instances"], serde_json::json!([]));
     world.succeeds(&["gc", "--on", "ec2", "--days", "0", "--apply"]).await;
@@ -441,10 +440,16 @@ async fn what_goes_wrong_is_said_and_leaves_nothing() {
         message: "You are not authorized".to_owned(),
         status: 403,
     };
-    world.cloud.fault(Fault::next("StopInstances", denied));
-    world.run(&BAKE).await.fails_with(6, &["`ec2:StopInstances` is denied", "lacks `ec2:StopInstances`"]);
+    world.cloud.fault(Fault::next("CreateSnapshot", denied));
+    world.run(&BAKE).await.fails_with(6, &["`ec2:CreateSnapshot` is denied", "lacks `ec2:CreateSnapshot`"]);
     world.assert_only(0).await;
     world.cloud.clear_faults();
+
+    // A snapshot of what is still written to would be torn.
+    world.mark("four", "files.absent(\"/usr/sbin/fsfreeze\")");
+    world.run(&BAKE).await.fails_with(7, &["cannot be frozen", "fsfreeze: not found"]);
+    world.assert_only(0).await;
+    world.mark("three", "pass");
 
     // No room for any type; then room for the second.
     world.write(
@@ -578,7 +583,7 @@ async fn spot_capacity_is_asked_for_first_and_images_are_copied_shared_and_depre
         assert_eq!(image["shared_with"], serde_json::json!(["210987654321"]), "{region}: {seen:#}");
         assert_eq!(image["days"], 30, "{region}: {seen:#}");
     }
-    // Spot instances are not stopped before their disk is taken: it boots all the same.
+    // One of another version starts from spot capacity alone.
     world.mark("two", "pass");
     world.succeeds(&BAKE).await;
     let seen = world.script("image.py", "us-east-1").await;

@@ -70,15 +70,28 @@ pub(super) struct Network {
     groups: Vec<String>,
 }
 
-/// An instance that runs.
+/// An instance that was asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Launched {
+    pub(super) id: String,
+    /// Its address, if it has the one that it is reached by from the beginning.
+    address: Option<String>,
+}
+
+impl Launched {
+    /// It, where nothing is left to be asked: whether it runs is seen when it answers.
+    pub(super) fn at_once(&self) -> Option<Running> {
+        Some(Running { id: self.id.clone(), address: self.address.clone()?, volume: None })
+    }
+}
+
+/// An instance that runs, or is about to.
 #[derive(Clone, Debug)]
 pub(super) struct Running {
     pub(super) id: String,
     pub(super) address: String,
-    /// Its first disk.
-    pub(super) volume: String,
-    /// It is on spot capacity, which cannot be stopped.
-    pub(super) spot: bool,
+    /// Its first disk, where that was seen.
+    volume: Option<String>,
 }
 
 /// The instances of one bake.
@@ -232,13 +245,13 @@ impl Instances {
     }
 
     /// Starts an instance: of the first type, on the first market, that has room. Says too what was tried before.
-    pub(super) async fn launch(&self, launch: &Launch<'_>) -> Result<(String, Vec<String>)> {
+    pub(super) async fn launch(&self, launch: &Launch<'_>) -> Result<(Launched, Vec<String>)> {
         let markets: &[bool] = if self.config.spot { &[true, false] } else { &[false] };
         let mut tried = Vec::new();
         for spot in markets {
             for kind in &self.config.instance_types {
                 match self.launch_one(launch, kind, *spot).await {
-                    Ok(id) => return Ok((id, tried)),
+                    Ok(launched) => return Ok((launched, tried)),
                     Err(error) if is_no_capacity(&error) => {
                         let market = if *spot { ", spot" } else { "" };
                         let code = error.code.as_deref().unwrap_or("no code");
@@ -256,7 +269,7 @@ impl Instances {
         launch: &Launch<'_>,
         kind: &str,
         spot: bool,
-    ) -> std::result::Result<String, AwsError> {
+    ) -> std::result::Result<Launched, AwsError> {
         let Launch { origin, purpose, name, user_data, network, size } = launch;
         let token = FieldDigest::new("olbake instance")
             .field("token", self.token.as_bytes())
@@ -314,7 +327,11 @@ impl Instances {
         };
         let none =
             || AwsError::said("ec2:RunInstances", AwsErrorKind::Unsure, "the answer names no instance");
-        answer.instances().first().and_then(Instance::instance_id).map(str::to_owned).ok_or_else(none)
+        let instance = answer.instances().first().ok_or_else(none)?;
+        let id = instance.instance_id().map(str::to_owned).ok_or_else(none)?;
+        let private = instance.private_ip_address().filter(|address| !address.is_empty());
+        let address = private.filter(|_| matches!(self.config.address, Address::Private));
+        Ok(Launched { id, address: address.map(str::to_owned) })
     }
 
     /// Waits until an instance runs.
@@ -343,15 +360,19 @@ impl Instances {
             Address::Public => public,
             Address::Any => public.or(private),
         };
-        let root = instance.root_device_name();
-        let disks = instance.block_device_mappings();
-        let disk = disks.iter().find(|disk| disk.device_name() == root).or(disks.first())?;
-        Some(Running {
-            id: id.to_owned(),
-            address: address.filter(|address| !address.is_empty())?.to_owned(),
-            volume: disk.ebs()?.volume_id()?.to_owned(),
-            spot: instance.instance_lifecycle().is_some_and(|kind| kind.as_str() == "spot"),
-        })
+        let address = address.filter(|address| !address.is_empty())?.to_owned();
+        Some(Running { id: id.to_owned(), address, volume: volume_of(instance) })
+    }
+
+    /// The first disk of an instance.
+    pub(super) async fn volume(&self, running: &Running) -> Result<String> {
+        let seen = match &running.volume {
+            Some(volume) => Some(volume.clone()),
+            None => self.look(&running.id, Instant::now()).await?.as_ref().and_then(volume_of),
+        };
+        let none =
+            || AwsError::said("ec2:DescribeInstances", AwsErrorKind::Unsure, "the instance has no disk");
+        Ok(seen.ok_or_else(none)?)
     }
 
     /// An error, unless an instance still runs.
@@ -384,24 +405,6 @@ impl Instances {
         }
     }
 
-    /// Stops an instance and waits until its disk is at rest.
-    pub(super) async fn stop(&self, id: &str) -> Result<()> {
-        let call = self.client.stop_instances().instance_ids(id).send().await;
-        call.map_err(AwsError::of("ec2:StopInstances"))?;
-        let mut watch = Watch::new(PATIENCE);
-        loop {
-            watch.wait(id).await?;
-            let found = self.look(id, watch.since).await?;
-            match found.as_ref().map(state) {
-                Some(InstanceStateName::Stopped) => return Ok(()),
-                Some(InstanceStateName::Terminated | InstanceStateName::ShuttingDown) => {
-                    return Err(gone(id, &found.expect("its state was read from it")));
-                }
-                _ => {}
-            }
-        }
-    }
-
     /// The end of what an instance wrote to its console; empty where it says nothing.
     pub(super) async fn console(&self, id: &str) -> String {
         let said = self.client.get_console_output().instance_id(id).send().await;
@@ -426,7 +429,11 @@ impl Instances {
 
     /// Ends every instance of the bake and removes its group. Waits only where the group must wait.
     pub(super) async fn sweep(&self) -> Result<()> {
-        let groups = self.groups().await?;
+        // Who made the group knows it; what another process began is found by its tag.
+        let groups = match (self.network.get(), self.config.security_groups.is_empty()) {
+            (Some(network), true) => network.groups.clone(),
+            _ => self.groups().await?,
+        };
         let mut watch = Watch::new(PATIENCE);
         loop {
             let left = self.left().await?;
@@ -475,6 +482,13 @@ impl Instances {
 fn state(instance: &Instance) -> InstanceStateName {
     let name = instance.state().and_then(|state| state.name());
     name.cloned().unwrap_or(InstanceStateName::Pending)
+}
+
+fn volume_of(instance: &Instance) -> Option<String> {
+    let root = instance.root_device_name();
+    let disks = instance.block_device_mappings();
+    let disk = disks.iter().find(|disk| disk.device_name() == root).or(disks.first())?;
+    disk.ebs()?.volume_id().map(str::to_owned)
 }
 
 fn gone(id: &str, instance: &Instance) -> Ec2BakeError {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use aws_sdk_ec2::types::{ResourceType, Snapshot};
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::blockmap::BlockMap;
 use olbake_core::operation::{Action, Argv, Operation, Phase, Run as Command};
@@ -18,7 +19,7 @@ use olbake_engine::payload::Payloads;
 use olbake_engine::registry::Version;
 use olbake_engine::registry::places::{EC2, Place};
 use olbake_engine::session::{Run, RunEnd};
-use olbake_ssh::{Connection, Destination, Host, Notice, Remote, SshError, Trust};
+use olbake_ssh::{Connection, Destination, Frozen, Host, Notice, Remote, SshError, Trust};
 
 use super::instance::{Instances, Launch, Network, Running};
 use super::journal::{Begun, Journal};
@@ -199,12 +200,12 @@ impl<'a> One<'a> {
 
         let began = Instant::now();
         self.stage_started(Stage::Checkpoint);
-        if !running.spot {
-            self.progress(Stage::Checkpoint, format!("stopping {}", running.id));
-            instances.stop(&running.id).await?;
-        }
+        // What is in memory alone would not be in the snapshot; and a shutdown would write what seal has removed.
+        self.progress(Stage::Checkpoint, format!("freezing the file system of {}", running.id));
+        let frozen = remote.freeze().await?;
         journal.write(&Begun { token: instances.token.clone(), sealed: Some(layers.clone()) })?;
         let snapshot = self.snapshot(instances, &running).await?;
+        frozen.thaw().await?;
         instances.terminate(vec![running.id]).await?;
         self.stage_finished(Stage::Checkpoint, began);
         Ok((snapshot, layers))
@@ -276,12 +277,16 @@ impl<'a> One<'a> {
             size: self.bake.config.disk_size.unwrap_or_default().div_ceil(GIB),
         };
         let stage = if purpose == "verify" { Stage::Verify } else { Stage::Base };
-        let (id, tried) = instances.launch(&launch).await?;
+        let (launched, tried) = instances.launch(&launch).await?;
         for other in tried {
             self.note(format!("not started as {other}"));
         }
+        let id = &launched.id;
         self.progress(stage, format!("{id} starts from {} ({})", origin.name, origin.image));
-        let running = instances.running(&id).await?;
+        let running = match launched.at_once() {
+            Some(running) => running,
+            None => instances.running(id).await?,
+        };
         self.progress(stage, format!("{id} boots at {}", running.address));
         Ok(running)
     }
@@ -386,9 +391,9 @@ impl<'a> One<'a> {
         let call = instances
             .client
             .create_snapshot()
-            .volume_id(&running.volume)
+            .volume_id(instances.volume(running).await?)
             .description(&name)
-            .tag_specifications(instances.tagged(aws_sdk_ec2::types::ResourceType::Snapshot, &name));
+            .tag_specifications(instances.tagged(ResourceType::Snapshot, &name));
         match call.send().await.map_err(AwsError::of("ec2:CreateSnapshot")) {
             Ok(made) => Ok(made.snapshot_id.unwrap_or_default()),
             // The call has no token: whether it was heard is seen by the tag.
@@ -405,9 +410,9 @@ impl<'a> One<'a> {
         let began = Instant::now();
         self.stage_started(Stage::Verify);
         self.progress(Stage::Verify, format!("waiting for {snapshot}"));
-        self.images().wait_for_snapshot(snapshot).await?;
+        let whole = self.images().wait_for_snapshot(snapshot).await?;
         let (seen, map) =
-            tokio::try_join!(self.verify(instances, snapshot), async { self.blocks(snapshot).await })?;
+            tokio::try_join!(self.verify(instances, &whole), async { self.blocks(snapshot).await })?;
         all_hold(&seen.checks)?;
         self.stage_finished(Stage::Verify, began);
 
@@ -426,7 +431,7 @@ impl<'a> One<'a> {
     }
 
     /// Boots a candidate image of the snapshot and runs the checks on it.
-    async fn verify(&self, instances: &Instances, snapshot: &str) -> Result<Seen> {
+    async fn verify(&self, instances: &Instances, snapshot: &Snapshot) -> Result<Seen> {
         let name = format!("olbake-candidate/{}", instances.token);
         let candidate =
             self.images().candidate(&name, self.plan.architecture, snapshot, &instances.tags(&name)).await?;
@@ -628,6 +633,16 @@ impl Door {
         let agent = one.bake.agent.clone();
         let remote = Remote { host, agent, token: token(), patience: AWAY };
         Ok(Self { remote, connection: OnceLock::new(), _key: directory })
+    }
+
+    /// Holds the root file system still. A recipe may have had the instance boot again, which ended the first connection.
+    async fn freeze(&self) -> Result<Frozen> {
+        if let Some(connection) = self.connection.get()
+            && let Ok(frozen) = connection.freeze().await
+        {
+            return Ok(frozen);
+        }
+        Ok(Connection::open(&self.remote.host).await?.freeze().await?)
     }
 }
 

@@ -161,17 +161,15 @@ impl Images {
         &self,
         name: &str,
         architecture: Architecture,
-        snapshot: &str,
+        snapshot: &Snapshot,
         tags: &[(String, String)],
     ) -> Result<String> {
-        let found = self.snapshots(vec![snapshot.to_owned()]).await?;
-        let size = found.first().and_then(Snapshot::volume_size).unwrap_or(1);
         let what = Register {
             name,
             description: "an image that a bake tries, removed with it",
             architecture,
-            snapshot,
-            size: u64::try_from(size).unwrap_or(1),
+            snapshot: snapshot.snapshot_id().unwrap_or_default(),
+            size: snapshot.volume_size().and_then(|size| u64::try_from(size).ok()).unwrap_or(1),
             tags,
         };
         match self.register_once(&what).await {
@@ -185,12 +183,12 @@ impl Images {
     }
 
     /// Waits until a snapshot can be used.
-    pub(crate) async fn wait_for_snapshot(&self, id: &str) -> Result<()> {
+    pub(crate) async fn wait_for_snapshot(&self, id: &str) -> Result<Snapshot> {
         let mut watch = Watch::new();
         loop {
             let found = self.snapshots(vec![id.to_owned()]).await?.into_iter().next();
             match found.as_ref().and_then(Snapshot::state) {
-                Some(SnapshotState::Completed) => return Ok(()),
+                Some(SnapshotState::Completed) => return Ok(found.expect("its state was read from it")),
                 Some(SnapshotState::Error) => {
                     let problem = found.and_then(|found| found.state_message).unwrap_or_default();
                     return Err(self.broken(id, problem));
@@ -239,19 +237,19 @@ impl Images {
     pub(super) async fn register(&self, what: &Register<'_>, version: &Digest) -> Result<String> {
         let mut pauses = Backoff::new();
         loop {
-            if let Some(image) = self.ours(what.name, version).await? {
-                return Ok(image);
-            }
             let error = match self.register_once(what).await {
                 Ok(id) => return Ok(id),
                 Err(error) => error,
             };
             let taken = error.is("InvalidAMIName.Duplicate");
-            // Who lost the answer finds the image by its name; it may take a moment to be seen.
             if !(taken || error.is_passing()) || pauses.count() >= 8 {
                 return Err(PublishError::aws(&self.region)(error));
             }
+            // Who lost the answer finds the image by its name; it may take a moment to be seen.
             pauses.wait().await;
+            if let Some(image) = self.ours(what.name, version).await? {
+                return Ok(image);
+            }
         }
     }
 

@@ -5,7 +5,6 @@
 //! that started it. Its root file system is mounted in a namespace of its own, and so are its processes: they go
 //! together, and a file system that loses its last mount is written out. Main type: [`DiskMachine`].
 
-mod freeze;
 mod process;
 mod script;
 mod subnet;
@@ -25,7 +24,7 @@ use crate::cgroup::Cgroup;
 use crate::cloud::hostlimits;
 use crate::cloud::network::remove_link;
 use crate::container::{enter, leader_below};
-use crate::host::{Owned, io_error, wait_for};
+use crate::host::{HostCommand, Owned, io_error, wait_for};
 use crate::mount::wait_for_loop;
 use crate::nspawn;
 use crate::session::Console;
@@ -139,18 +138,13 @@ impl DiskMachine {
 
     /// Ends it at once, and waits until its disk is at rest.
     pub fn end(&mut self) -> Result<(), MachineError> {
+        if self.runs() {
+            self.thaw();
+        }
         self.process.kill();
         remove_link(&self.link).map_err(|error| crate::host::host_error(error.to_string()))?;
         nspawn::forget(&self.name);
         wait_for_loop(&self.disk)
-    }
-
-    /// Does something while nothing is written to its disk, and all that was is on it.
-    pub fn frozen<T>(&mut self, work: impl FnOnce() -> T) -> Result<T, MachineError> {
-        if !self.runs() {
-            return Ok(work());
-        }
-        freeze::frozen(self.process.0.id(), &self.folder.join(script::ROOT), work)
     }
 
     /// Runs a command on it as root and returns what it wrote.
@@ -169,6 +163,16 @@ impl DiskMachine {
         let Some(leader) = self.leader() else { return Ok(()) };
         let command = enter(leader, ["timeout", "5", "systemctl", verb, "--no-wall", "--no-block"]);
         command.try_run().map(drop)
+    }
+
+    /// Thaws its file system, which something inside may have frozen: one that loses its last mount so stays for ever.
+    fn thaw(&self) {
+        let (process, root) = (self.process.0.id().to_string(), self.folder.join(script::ROOT));
+        // It is an error where nothing was frozen.
+        HostCommand::new("nsenter")
+            .args(["-t", &process, "-m", "--", "fsfreeze", "--unfreeze", root.as_str()])
+            .try_run()
+            .ok();
     }
 
     /// The host's number of its first process.

@@ -82,14 +82,6 @@ pub trait Bodies: Send + Sync {
     /// Ends one at once and removes what was its own but its disk.
     async fn end(&self, instance: &str) -> Result<(), BodyError>;
 
-    /// Makes its disk be at rest while something else reads it, without a stop (the file system is frozen), for
-    /// as long as `reading` runs.
-    async fn while_frozen(
-        &self,
-        instance: &str,
-        reading: Box<dyn FnOnce() -> std::io::Result<()> + Send>,
-    ) -> Result<(), BodyError>;
-
     /// Where it is in its life.
     async fn state(&self, instance: &str) -> BodyState;
 

@@ -218,19 +218,6 @@ impl Bodies for HostBodies {
         self.blocking(move |shared| shared.end(&instance)).await
     }
 
-    async fn while_frozen(
-        &self,
-        instance: &str,
-        reading: Box<dyn FnOnce() -> io::Result<()> + Send>,
-    ) -> Result<(), BodyError> {
-        let failed = || "cannot read the disk of an instance".to_owned();
-        if self.state(instance).await == BodyState::Absent {
-            return self.blocking(move |_| reading().map_err(BodyError::because(failed()))).await;
-        }
-        let read = self.with_machine(instance, move |machine| machine.frozen(reading)).await?;
-        read.map_err(BodyError::because(failed()))
-    }
-
     async fn state(&self, instance: &str) -> BodyState {
         let Some(slot) = locked(&self.0.bodies).get(instance).cloned() else { return BodyState::Absent };
         let mut slot = match slot.try_lock() {
