@@ -111,11 +111,24 @@ fn plan_without_an_image_names_them() {
 }
 
 #[test]
-fn the_schema_of_plans_is_a_schema() {
-    let ran = Sealed::outside().olbake(&["plan", "--schema"]);
-    assert_eq!(ran.code, Some(0), "{}", ran.text());
-    let schema: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+fn plans_are_what_their_schema_says() {
+    let printed = |sealed: &Sealed, command: &[&str]| -> serde_json::Value {
+        let ran = sealed.olbake_with(command, &[SECRET]);
+        assert_eq!(ran.code, Some(0), "{}", ran.text());
+        serde_json::from_str(&ran.stdout).unwrap()
+    };
+    let schema = printed(&Sealed::outside(), &["plan", "--schema"]);
     assert_eq!(schema["title"], "Plan");
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let sealed = Sealed::examples();
+    for image in ["base", "database", "web", "web/small", "web/large"] {
+        let mut plan = printed(&sealed, &["plan", image, "--json"]);
+        let wrong: Vec<_> = validator.iter_errors(&plan).map(|error| error.to_string()).collect();
+        assert!(wrong.is_empty(), "{image}: {wrong:#?}");
+        // It sees what is wrong.
+        plan["layers"][0]["operations"][0]["action"]["do"] = "nothing".into();
+        assert!(!validator.is_valid(&plan), "{image}");
+    }
 }
 
 #[test]

@@ -36,6 +36,17 @@ impl Sealed {
         sealed
     }
 
+    /// The workspace that olbake's repository is, as far as images need it.
+    pub(crate) fn examples() -> Self {
+        let sealed = Self::outside();
+        let root = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../..");
+        for part in ["components", "images"] {
+            sealed.copy(&root.join(part), Path::new(part));
+        }
+        sealed.write("olbake.toml", &std::fs::read_to_string(root.join("olbake.toml")).unwrap());
+        sealed
+    }
+
     fn copy(&self, from: &Path, to: &Path) {
         for entry in std::fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();
