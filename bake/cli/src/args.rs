@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Reference(ReferenceArgs),
     /// Write completions for a shell.
     Completions(CompletionsArgs),
+    /// Write the manual's pages.
+    Man(ManArgs),
 }
 
 /// What to do with stacks.
@@ -773,6 +775,12 @@ pub(crate) struct ReferenceArgs {
 pub(crate) struct CompletionsArgs {
     /// The shell.
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// The directory: `/usr/local/share/man/man1`.
+    pub(crate) directory: Utf8PathBuf,
 }
 
 #[cfg(test)]

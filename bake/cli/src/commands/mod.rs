@@ -13,6 +13,7 @@ mod gc;
 mod history;
 mod images;
 mod machines;
+mod man;
 mod new;
 mod place;
 mod plan;
@@ -97,6 +98,7 @@ fn dispatch(command: Command, context: &mut Context) -> Result {
         Command::Reference(args) => reference::run(&args, context),
         Command::Stacks(command) => stacks::run(command, context),
         Command::Completions(args) => completions::run(&args, &context.ui),
+        Command::Man(args) => man::run(&args, &context.ui),
     }
 }
 

@@ -132,6 +132,20 @@ fn plans_are_what_their_schema_says() {
 }
 
 #[test]
+fn the_manual_has_a_page_for_every_command() {
+    let sealed = Sealed::outside();
+    let ran = sealed.olbake(&["man", "pages/man1"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text());
+    let page =
+        |name: &str| std::fs::read_to_string(sealed.path().join("pages/man1").join(name)).unwrap_or_default();
+    assert!(page("olbake.1").contains("olbake\\-rollout"));
+    assert!(page("olbake-rollout.1").contains("\\-\\-follow"));
+    assert!(page("olbake-config-set.1").contains("\\-\\-secret"));
+    sealed.write("a-file", "");
+    assert_eq!(sealed.olbake(&["man", "a-file/man1"]).code, Some(5));
+}
+
+#[test]
 fn explain_tells_every_layer() {
     let sealed = Sealed::fixture();
     sealed.write(".env", "HELLO_WORKERS=4\n");
