@@ -12,6 +12,10 @@ use serde_json::Value;
 /// Bakes take turns: they share a cache, two processors, and what is looked for after them.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// Where workspaces of tests lie, and how their names begin.
+const WORLDS: &str = "/var/tmp";
+const WORLD: &str = "olbake-e2e-";
+
 /// A workspace with recipes, and the cache that tests share.
 pub(crate) struct World {
     pub(crate) dir: PathBuf,
@@ -43,7 +47,12 @@ impl World {
         // Other test processes of this machine take turns too.
         let machine = File::create(cache.join("turn")).unwrap();
         machine.lock().unwrap();
-        let dir = tempfile::Builder::new().prefix("olbake-e2e-").tempdir_in("/var/tmp").unwrap().keep();
+        // Whoever holds the turn is alone: what other worlds left, they left by being killed.
+        end(&format!("{WORLDS}/{WORLD}"));
+        for name in names(Path::new(WORLDS)).into_iter().filter(|name| name.starts_with(WORLD)) {
+            drop(std::fs::remove_dir_all(Path::new(WORLDS).join(name)));
+        }
+        let dir = tempfile::Builder::new().prefix(WORLD).tempdir_in(WORLDS).unwrap().keep();
         let world = Self { dir, cache, _turn: turn, _machine: machine };
         world.write("olbake.toml", "[cache]\nmax_size = \"6 GiB\"\n");
         for (path, text) in files {
@@ -132,7 +141,30 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        end(self.dir.to_str().unwrap());
         drop(std::fs::remove_dir_all(&self.dir));
+    }
+}
+
+/// Ends what runs, is mounted or is connected for the workspaces whose paths begin so: a test that failed or was killed
+/// is not to fail those after it.
+fn end(workspaces: &str) {
+    let concerns = |text: &str| text.contains(workspaces);
+    let run = |program: &str, arguments: &[&str]| {
+        drop(Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status());
+    };
+    for id in command_lines().into_iter().filter(|(_, line)| concerns(line)).map(|(id, _)| id) {
+        run("kill", &["-KILL", &id]);
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    for mount in mounts.lines().rev().filter(|line| concerns(line)) {
+        run("umount", &["--lazy", mount.split(' ').nth(1).unwrap_or_default()]);
+    }
+    for link in names(Path::new("/sys/class/net")) {
+        let alias = std::fs::read_to_string(format!("/sys/class/net/{link}/ifalias"));
+        if alias.is_ok_and(|alias| concerns(&alias)) {
+            run("ip", &["link", "delete", "dev", &link]);
+        }
     }
 }
 
@@ -217,18 +249,30 @@ fn loops() -> BTreeSet<String> {
     names(Path::new("/sys/block"))
         .into_iter()
         .filter_map(|name| std::fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok())
-        .filter(|file| file.contains("olbake-e2e") || file.contains("olbake-test-cache/e2e"))
+        .filter(|file| file.contains(WORLD) || file.contains("olbake-test-cache/e2e"))
         .collect()
 }
 
-/// Processes of a bake of these tests, olbake itself included, by their command lines.
+/// Processes of these tests, olbake itself included.
 fn processes() -> BTreeSet<String> {
+    command_lines()
+        .into_iter()
+        .map(|(_, line)| line)
+        .filter(|line| line.contains("olbake-test-cache/e2e") || line.contains(WORLD))
+        .collect()
+}
+
+/// Other processes, by number: where they are and what they were called with.
+fn command_lines() -> Vec<(String, String)> {
     names(Path::new("/proc"))
         .into_iter()
         .filter(|name| name.parse::<u32>().is_ok_and(|id| id != std::process::id()))
-        .filter_map(|name| std::fs::read(format!("/proc/{name}/cmdline")).ok())
-        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
-        .filter(|line| line.contains("olbake-test-cache/e2e") || line.contains("olbake-e2e"))
+        .filter_map(|name| {
+            let line = std::fs::read(format!("/proc/{name}/cmdline")).ok()?;
+            let place = std::fs::read_link(format!("/proc/{name}/cwd")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            Some((name, format!("{}: {line}", place.display())))
+        })
         .collect()
 }
 
