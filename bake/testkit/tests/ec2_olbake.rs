@@ -303,8 +303,10 @@ async fn hello_is_baked_deployed_upgraded_under_load_and_removed() {
     assert_eq!(answer(address)["digest"], first["digest"]);
     world.assert_one_service().await;
 
-    world.succeeds(&["destroy", "--yes", "--stack", HELLO]).await;
-    world.succeeds(&["destroy", "--yes", "--stack", NETWORK]).await;
+    let removed = world.killed_after_every_change(&["destroy", "--yes", "--stack", HELLO]).await;
+    assert!(removed > 5, "the service was removed in {removed} calls");
+    let removed = world.killed_after_every_change(&["destroy", "--yes", "--stack", NETWORK]).await;
+    assert!(removed > 5, "the network was removed in {removed} calls");
     world.assert_only(3).await;
     world.cloud.stop().await;
 }

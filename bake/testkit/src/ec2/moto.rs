@@ -19,7 +19,7 @@ const MARK: &str = "installed-5.2";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is run, and what it needs beside it.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 10] = [
     ("launch.py", include_str!("moto/launch.py")),
     ("mends.py", include_str!("moto/mends.py")),
     ("common.py", include_str!("moto/common.py")),
@@ -28,6 +28,7 @@ const FILES: [(&str, &str); 9] = [
     ("groups.py", include_str!("moto/groups.py")),
     ("balancers.py", include_str!("moto/balancers.py")),
     ("models.py", include_str!("moto/models.py")),
+    ("rest.py", include_str!("moto/rest.py")),
     ("services.py", include_str!("moto/services.py")),
 ];
 

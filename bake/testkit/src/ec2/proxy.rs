@@ -1,5 +1,6 @@
 //! What happens to a request between its arrival and its answer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,13 +70,21 @@ async fn carry_out(shared: &Arc<Shared>, mut call: Call) -> Result<Answer, Cut> 
 
 /// A refusal of what AWS's published model of the call does not allow. Moto would take much of it.
 async fn unlike_the_model(shared: &Arc<Shared>, call: &Call) -> Option<Refusal> {
-    if !matches!(call.protocol, Protocol::Ec2 | Protocol::Query | Protocol::Json) {
-        return None;
-    }
-    let asked = json!({
-        "service": call.service, "action": call.action, "parameters": call.parameters, "body": call.json(),
-    });
-    let problems = match shared.moto.record("problems", &asked).await {
+    let (record, asked) = match call.protocol {
+        Protocol::Ec2 | Protocol::Query | Protocol::Json => {
+            let asked = json!({
+                "service": call.service, "action": call.action, "parameters": call.parameters,
+                "body": call.json(),
+            });
+            ("problems", asked)
+        }
+        // A disk has thousands of blocks; what calls for them have is looked at where they are answered.
+        Protocol::Ebs if matches!(call.action.as_str(), "GetSnapshotBlock" | "PutSnapshotBlock") => {
+            return None;
+        }
+        Protocol::S3 | Protocol::Route53 | Protocol::Ebs => ("rest_problems", of_rest(call)),
+    };
+    let problems = match shared.moto.record(record, &asked).await {
         Ok(Value::Array(problems)) => problems,
         Ok(other) => vec![other],
         // A call without a model is one that AWS does not have.
@@ -88,6 +97,22 @@ async fn unlike_the_model(shared: &Arc<Shared>, call: &Call) -> Option<Refusal> 
     let message = format!("{} is not as AWS's model of it: {}", call.name(), problems.join("; "));
     shared.log(&message);
     Some(Refusal::new("ValidationError", message))
+}
+
+/// What the model of a REST service speaks of.
+fn of_rest(call: &Call) -> Value {
+    let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers: BTreeMap<&str, String> =
+        call.head.headers.iter().map(|(name, value)| (name.as_str(), text(value))).collect();
+    // An object's bytes are nothing that a model has a say in.
+    let body = match call.action.as_str() {
+        "PutObject" | "UploadPart" => String::new(),
+        _ => String::from_utf8_lossy(call.bytes()).into_owned(),
+    };
+    json!({
+        "service": call.service, "method": call.head.method.as_str(), "path": call.head.uri.path(),
+        "query": call.head.uri.query().unwrap_or_default(), "headers": headers, "body": body,
+    })
 }
 
 async fn deliver(shared: &Arc<Shared>, call: Call, met: &Met) -> Answer {

@@ -11,6 +11,7 @@ import re
 import botocore.session
 from botocore.validate import ParamValidator
 from common import records
+from rest import Request, scalar
 
 RECORDS, record = records()
 # How botocore calls services whose signatures have another name.
@@ -75,7 +76,7 @@ class Query:
                 )
             )
         self.used.add(prefix)
-        return self.scalar(shape, prefix)
+        return scalar(shape, self.given.get(prefix, ""), prefix, self.wrong)
 
     def numbered(self, prefix, read):
         """What is under `PREFIX.1`, `PREFIX.2` and so on."""
@@ -84,24 +85,6 @@ class Query:
             found.append(read(f"{prefix}.{number}"))
             number += 1
         return found
-
-    def scalar(self, shape, path):
-        """A value, of its type."""
-        text = self.given.get(path, "")
-        kind = shape.type_name
-        try:
-            if kind in ("integer", "long"):
-                return int(text)
-            if kind in ("float", "double"):
-                return float(text)
-        except ValueError:
-            self.wrong.append(f"{path}: `{text}` is no {kind}")
-            return 0
-        if kind == "boolean":
-            if text not in ("true", "false"):
-                self.wrong.append(f"{path}: `{text}` is neither `true` nor `false`")
-            return text == "true"
-        return text
 
     def unknown(self):
         """Names that the model does not have."""
@@ -158,6 +141,16 @@ def plain(shape, value):
     return value
 
 
+def validate(shape, action, asked):
+    """What of parameters the model does not allow."""
+    wrong = []
+    report = ParamValidator().validate(asked, shape)
+    if report.has_errors():
+        wrong.append(report.generate_report())
+    narrow(shape, asked, action, wrong)
+    return wrong
+
+
 @record
 def problems(service, action, parameters, body):
     """What of a request AWS's model does not have."""
@@ -173,8 +166,17 @@ def problems(service, action, parameters, body):
     else:
         asked = plain(shape, body or {})
         wrong += [f"`{name}` is unknown" for name in asked if name not in shape.members]
-    report = ParamValidator().validate(asked, shape)
-    if report.has_errors():
-        wrong.append(report.generate_report())
-    narrow(shape, asked, action, wrong)
-    return wrong
+    return wrong + validate(shape, action, asked)
+
+
+@record
+def rest_problems(service, method, path, query, headers, body):
+    """The same of a request to a REST service."""
+    request = Request(model(service), method, path, query, headers, body)
+    if request.template is None:
+        return [f"`{method} {path}` is none of its calls"]
+    operation = request.template.operation
+    if operation.input_shape is None:
+        return []
+    asked = request.read()
+    return request.wrong + validate(operation.input_shape, operation.name, asked)
