@@ -1,5 +1,6 @@
 //! Stacks in the local cloud: the repository's own example, deployed, upgraded under load, broken, cut short, removed.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -104,12 +105,21 @@ fn a_service_is_deployed_upgraded_rolled_back_and_removed() {
     // A release after the other, without a failed request.
     world.bake(&["web", "--set", "hello.version=1.1.0", "--channel", "QA"]);
     let upgrade = under_load(&world, || {
-        let mut child = world.command(&["deploy", "--yes", "--stack", HELLO]).spawn().unwrap();
+        let events = world.dir.join("events");
+        let mut child = world
+            .command(&["deploy", "--json", "--yes", "--stack", HELLO])
+            .stdout(File::create(&events).unwrap())
+            .spawn()
+            .unwrap();
         // Whoever has not started it can follow it to its end.
         std::thread::sleep(Duration::from_secs(3));
         let followed = world.run(&["rollout", "status", "--follow", "--stack", HELLO]);
         followed.says(&["booting", "in service", "removed", "no rollout is under way; 3 instances run"]);
         assert!(child.wait().unwrap().success());
+        // What `hello` does before its machine goes was done on each that went.
+        let events = std::fs::read_to_string(events).unwrap();
+        let hooked = |line: &&str| line.contains("\"stage\":\"after_drain\"");
+        assert_eq!(events.lines().filter(hooked).count(), 3, "{events}");
     });
     assert!(upgrade.answers.len() == 2 && upgrade.answers["1.1.0"] > 0, "{:?}", upgrade.answers);
 

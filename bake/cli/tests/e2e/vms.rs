@@ -80,7 +80,7 @@ impl Drop for Removal<'_> {
 fn metrics(world: &World) -> String {
     let address = world.run(&["outputs", "--stack", MACHINES, "address"]).stdout;
     let mut text = String::new();
-    for _ in 0..20 {
+    for _ in 0..100 {
         text.clear();
         let mut stream = TcpStream::connect((address.trim(), 9100)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

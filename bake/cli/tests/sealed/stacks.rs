@@ -1,6 +1,11 @@
 //! What the commands about stacks say and how they end, with a stack whose one resource is computed: it needs neither
 //! root nor a server.
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
 use super::support::{Ran, Sealed};
 
 const STACK: &str = "applications.shop.QA";
@@ -293,4 +298,69 @@ fn without_a_group_there_is_no_rollout() {
     ends(&shop.of(&["deploy", "--simulate", "--fail", "boot=120"]), 2, "up to 100");
     ends(&shop.of(&["deploy", "--fail", "boot"]), 2, "--simulate");
     ends(&shop.of(&["stack", "unlock"]), 0, "nobody holds");
+}
+
+#[test]
+fn a_stack_in_other_hands_is_left_alone_and_whoever_lost_it_stops() {
+    let shop = Shop::new();
+    shop.0.write(
+        "stacks/applications/shop/stack.star",
+        r#"
+project(
+    config = settings(name = "shop", fields = {"password": setting(secret, doc = "a password")}),
+    stack = lambda c, ctx: _stack(c),
+)
+
+def _stack(c):
+    for n in range(20):
+        postgresql.verifier("user%d" % n, password = c.password, iterations = 20000)
+"#,
+    );
+    let arguments = ["deploy", "--yes", "--json", "--stack", STACK];
+    let mut first = shop
+        .0
+        .command(&arguments, &[PASSWORD])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut events = BufReader::new(first.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(events.any(|line| line.contains("\"action_done\"")), "it did nothing");
+    let signal = |name: &str| {
+        let sent = Command::new("kill").args([name, &first.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    };
+    // Stopped between two writes: in the midst of one it would hold the store's own lock too.
+    loop {
+        signal("-STOP");
+        // Until all its threads do.
+        std::thread::sleep(Duration::from_millis(100));
+        let locks = std::fs::read_dir(shop.0.path().join(".olbake/state/.locks")).unwrap().flatten();
+        if locks.map(|lock| File::open(lock.path()).unwrap()).all(|lock| lock.try_lock().is_ok()) {
+            break;
+        }
+        signal("-CONT");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+
+    let refused = shop.of(&["deploy", "--yes"]);
+    ends(&refused, 8, "`applications.shop.QA` is held by");
+    ends(&refused, 8, "deploy");
+    ends(&shop.of(&["deploy", "--yes", "--wait", "1"]), 8, "is held by");
+    ends(&shop.of(&["preview"]), 0, "+ create");
+    ends(&shop.of(&["stack", "unlock"]), 0, "it no longer is");
+
+    // It wakes, and finds that it has nothing more to say.
+    signal("-CONT");
+    let rest: Vec<String> = events.collect();
+    let ended = shop.0.ran(&arguments, first.wait_with_output().unwrap());
+    assert_eq!(ended.code, Some(8), "{rest:?}\n{}", ended.text());
+    assert!(rest.last().unwrap().contains("was taken over"), "{rest:?}");
+    let done = rest.iter().filter(|line| line.contains("\"action_done\"")).count();
+    assert!(done < 18, "it went on to its end");
+
+    // Whoever has it now goes on from what was written down.
+    ends(&shop.of(&["deploy", "--yes"]), 0, "done");
+    let outputs = json(&shop.of(&["preview", "--json"]));
+    assert_eq!((outputs["actions"].as_array().unwrap().len(), outputs["unchanged"].as_u64()), (0, Some(20)));
 }

@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// A workspace in a temporary directory.
 pub(crate) struct Sealed {
@@ -92,16 +92,26 @@ impl Sealed {
 
     /// Runs `olbake` with environment variables.
     pub(crate) fn olbake_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
-        let output = Command::new(env!("CARGO_BIN_EXE_olbake"))
+        let output = self.command(arguments, environment).output().unwrap();
+        self.ran(arguments, output)
+    }
+
+    /// `olbake`, to be started.
+    pub(crate) fn command(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_olbake"));
+        command
             .args(arguments)
             .current_dir(self.path())
             .env_clear()
             .env("COLUMNS", "100")
             .env("NO_COLOR", "1")
             .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
-            .envs(environment.iter().copied())
-            .output()
-            .unwrap();
+            .envs(environment.iter().copied());
+        command
+    }
+
+    /// What a command did that ended so.
+    pub(crate) fn ran(&self, arguments: &[&str], output: Output) -> Ran {
         Ran {
             command: arguments.join(" "),
             code: output.status.code(),

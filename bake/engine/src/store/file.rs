@@ -10,16 +10,23 @@ use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use olbake_core::Digest;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::StoreError;
 use super::object::{Etag, Listed, Object, ObjectKey, ObjectStore, Put, PutOutcome, Upload};
 
 const TEMPORARY: &str = ".tmp";
 const LOCKS: &str = ".locks";
+/// How long a conditional write waits for others, which each take as long as writing a file does.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it asks.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// Objects under a directory.
 #[derive(Clone, Debug)]
@@ -77,7 +84,25 @@ impl FileStore {
             .append(true)
             .open(&path)
             .map_err(|e| StoreError::io("open", &path, e))?;
-        flock(&file, FlockOperation::LockExclusive).map_err(|e| StoreError::io("lock", &path, e.into()))?;
+        let begun = Instant::now();
+        // Not waited for without end: whoever holds it may be stopped, and so would be whoever wants to end its hold.
+        while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            let error = match error {
+                Errno::AGAIN if begun.elapsed() < PATIENCE => {
+                    sleep(AGAIN);
+                    continue;
+                }
+                Errno::AGAIN => io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!(
+                        "another process has held it for {} s (`fuser {path}` names it)",
+                        PATIENCE.as_secs()
+                    ),
+                ),
+                error => error.into(),
+            };
+            return Err(StoreError::io("lock", &path, error));
+        }
         Ok(file)
     }
 
