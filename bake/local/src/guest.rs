@@ -134,14 +134,31 @@ pub(crate) fn units(folder: &str, work_dir: &str) -> [(&'static str, String); 2]
 /// The port reads as ended while olbake has not connected yet.
 fn control_script() -> String {
     format!(
-        "exec </dev/virtio-ports/{CONTROL_PORT}\n\
+        "{}\n{}\nexec </dev/virtio-ports/{CONTROL_PORT}\n\
          while :; do\n\
          \x20 read -r number || {{ sleep 0.1; continue; }}\n\
          \x20 systemctl stop olbake-agent.service\n\
          \x20 test \"$number\" = {NONE} && continue\n\
          \x20 echo \"$number\" >/run/olbake-session\n\
          \x20 systemctl start olbake-agent.service\n\
-         done\n"
+         done\n",
+        wait_for(CONTROL_PORT),
+        wait_for(STREAM_PORT),
+    )
+}
+
+/// Shell that waits for a port of the VM. What is written to its name before udev has made it is a file of its own, and
+/// then there is no port.
+pub(crate) fn wait_for(port: &str) -> String {
+    format!("until test -c /dev/virtio-ports/{port}; do sleep 0.1; done")
+}
+
+/// The unit that says by a port how the system came up, when it has.
+pub(crate) fn ready_unit(port: &str) -> String {
+    format!(
+        "[Unit]\nDescription=olbake hears that the system is up\n\n[Service]\n\
+         ExecStart=/bin/sh -c '{}; systemctl is-system-running --wait >/dev/virtio-ports/{port}'\n",
+        wait_for(port)
     )
 }
 

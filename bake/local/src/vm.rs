@@ -151,7 +151,7 @@ fn prepare(root: &Utf8Path, agent: &Utf8Path) -> Result<(), MachineError> {
     let units = root.join("etc/systemd/system");
     let [sessions, agent] = guest::units(&format!("/{FOLDER}"), WORK_DIR);
     seed::write(&units.join(agent.0), agent.1)?;
-    let ready = ("olbake-ready.service", READY_UNIT.to_owned());
+    let ready = ("olbake-ready.service", guest::ready_unit("org.olbake.ready"));
     for (name, content) in [sessions, ready, ("olbake-shell.service", terminal::unit())] {
         seed::write(&units.join(name), content)?;
         let link = units.join("multi-user.target.wants").join(name);
@@ -164,9 +164,6 @@ fn prepare(root: &Utf8Path, agent: &Utf8Path) -> Result<(), MachineError> {
     seed::no_waiting(&units)?;
     seed::no_cloud(root)
 }
-
-const READY_UNIT: &str = "[Unit]\nDescription=olbake hears that the system is up\n\n[Service]\n\
-     ExecStart=/bin/sh -c 'systemctl is-system-running --wait >/dev/virtio-ports/org.olbake.ready'\n";
 
 /// The command that runs the VM, in its folder. It has no network: what an image is verified by is in it.
 fn qemu(

@@ -24,6 +24,7 @@ use super::limits::Group;
 use super::network::alias;
 use super::place::{Link, Place, make_folder, remove, write_whole};
 use super::{CloudError, Id, Kind, container, disks, volume};
+use crate::guest;
 use crate::host::{HostCommand, host_error, io_error};
 use crate::kvm;
 use crate::preflight::{emulator, firmware};
@@ -41,7 +42,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Runs what it is told, a line each: a number, a time limit in seconds, and a script with every byte escaped. Answers
 /// with the number, the status, and both outputs in hexadecimal.
-const EXEC_SCRIPT: &str = r#"#!/bin/sh
+const EXEC_SCRIPT: &str = r#"
 exec <>/dev/virtio-ports/org.olbake.exec >&0
 work=$(mktemp -d)
 while read -r number limit script; do
@@ -54,11 +55,8 @@ while read -r number limit script; do
 done
 "#;
 const EXEC_UNIT: &str = "[Unit]\nDescription=olbake runs commands\nStartLimitIntervalSec=0\n\n\
-     [Service]\nExecStart=/bin/sh /usr/local/lib/olbake-cloud/exec\nRestart=always\nRestartSec=100ms\n\n\
-     [Install]\nWantedBy=multi-user.target\n";
-const UP_UNIT: &str = "[Unit]\nDescription=olbake hears that the system is up\n\n[Service]\n\
-     ExecStart=/bin/sh -c 'systemctl is-system-running --wait >/dev/virtio-ports/org.olbake.up'\n\n\
-     [Install]\nWantedBy=multi-user.target\n";
+     [Service]\nExecStart=/bin/sh /usr/local/lib/olbake-cloud/exec\nRestart=always\nRestartSec=100ms\n";
+const WANTED: &str = "\n[Install]\nWantedBy=multi-user.target\n";
 const START: &str = "#!/bin/sh\nsystemctl daemon-reload\n\
      systemctl enable --now --no-block olbake-cloud-exec.service olbake-cloud-up.service\n";
 
@@ -201,13 +199,16 @@ fn user_data(spec: &InstanceSpec) -> String {
         let device = format!("/dev/disk/by-id/virtio-olbake-{number}");
         json!([device, attached.path, "ext4", "defaults,nofail,noatime", "0", "2"])
     });
+    let exec = format!("{}{EXEC_SCRIPT}", guest::wait_for("org.olbake.exec"));
+    let exec_unit = format!("{EXEC_UNIT}{WANTED}");
+    let up_unit = format!("{}{WANTED}", guest::ready_unit("org.olbake.up"));
     let own = json!({
         "merge_how": "dict(recurse_array,no_replace)+list(append)+str()",
         "write_files": [
             file(INSTANCE_FILE, &spec.identity),
-            file("/usr/local/lib/olbake-cloud/exec", EXEC_SCRIPT),
-            file("/etc/systemd/system/olbake-cloud-exec.service", EXEC_UNIT),
-            file("/etc/systemd/system/olbake-cloud-up.service", UP_UNIT),
+            file("/usr/local/lib/olbake-cloud/exec", &exec),
+            file("/etc/systemd/system/olbake-cloud-exec.service", &exec_unit),
+            file("/etc/systemd/system/olbake-cloud-up.service", &up_unit),
         ],
         "mounts": mounts.collect::<Vec<_>>(),
     });
