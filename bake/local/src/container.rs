@@ -153,6 +153,16 @@ impl Container {
         }
     }
 
+    /// Waits for agents whose streams were dropped: without a boot, a machine has one container at a time.
+    async fn agents_ended(&self) -> Result<(), MachineError> {
+        let sessions = self.sessions.clone();
+        blocking(move || {
+            sessions.wait();
+            Ok(())
+        })
+        .await
+    }
+
     fn stop_now(self) -> Result<Option<Snapshot>, MachineError> {
         let Self { booted, sessions, console, packages, mounts, beside, disk, nspawn_names, .. } = self;
         sessions.wait();
@@ -177,12 +187,7 @@ impl Container {
 #[async_trait]
 impl Machine for Container {
     async fn agent(&mut self) -> Result<AgentStream, MachineError> {
-        let sessions = self.sessions.clone();
-        blocking(move || {
-            sessions.wait();
-            Ok(())
-        })
-        .await?;
+        self.agents_ended().await?;
         let agent = format!("{AGENT_FOLDER}/olbake-agent");
         let command = self.command(Input::Pipes, &[&agent]);
         self.sessions.start(command, &self.console)
@@ -193,6 +198,7 @@ impl Machine for Container {
     }
 
     async fn shell(&mut self) -> Result<ShellStatus, MachineError> {
+        self.agents_ended().await?;
         // `script` gives the shell a terminal of the machine's own; without it there is no job control.
         let shell = ["sh", "-c", "cd; exec script -qec 'bash -l' /dev/null || exec sh -l"];
         let plain = ["bash", "-l"];

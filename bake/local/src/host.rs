@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use camino::Utf8Path;
 use olbake_engine::machine::MachineError;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How much of a failed command's standard error is kept.
 const OUTPUT_TAIL: usize = 4096;
@@ -239,6 +240,22 @@ pub(crate) fn wait_for(child: &mut Child, time: Duration) -> io::Result<Option<E
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Ends a child by ending what it waits for. A child that is killed itself is gone before what it started is, which
+/// then still holds its locks and mounts; only after a time it is.
+pub(crate) fn kill_from_below(child: &mut Child, time: Duration) {
+    let id = child.id();
+    let below = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    for process in below.split_whitespace().filter_map(|id| id.parse().ok().and_then(Pid::from_raw)) {
+        // Fails only for one that has ended.
+        kill_process(process, Signal::KILL).ok();
+    }
+    if !matches!(wait_for(child, time), Ok(Some(_))) {
+        // Both fail only for a child that has ended and been waited for.
+        child.kill().ok();
+        child.wait().ok();
     }
 }
 

@@ -16,10 +16,12 @@ use olbake_engine::machine::{AgentStream, MachineError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::process::{ChildStdin, ChildStdout};
 
-use crate::host::{HostCommand, host_error, io_error, wait_for};
+use crate::host::{HostCommand, host_error, io_error, kill_from_below, wait_for};
 
 /// How long an agent whose stream was dropped may take to end by itself.
 const GRACE: Duration = Duration::from_millis(500);
+/// How long what it started may take to end with it.
+const LAST_GRACE: Duration = Duration::from_secs(5);
 /// How much of a console is shown.
 const CONSOLE_TAIL: u64 = 16 * 1024;
 
@@ -57,7 +59,7 @@ impl Sessions {
     pub(crate) fn wait(&self) {
         for session in &self.0 {
             let ended = session.ended.lock().unwrap_or_else(PoisonError::into_inner);
-            let waited = session.bell.wait_timeout_while(ended, GRACE * 4, |ended| !*ended);
+            let waited = session.bell.wait_timeout_while(ended, (GRACE + LAST_GRACE) * 2, |ended| !*ended);
             drop(waited.unwrap_or_else(PoisonError::into_inner));
         }
     }
@@ -86,9 +88,7 @@ impl Drop for SessionEnd {
         let session = Arc::clone(&self.session);
         thread::spawn(move || {
             if !matches!(wait_for(&mut child, GRACE), Ok(Some(_))) {
-                // Fails only for a child that has ended.
-                child.kill().ok();
-                child.wait().ok();
+                kill_from_below(&mut child, LAST_GRACE);
             }
             session.end();
         });
