@@ -7,6 +7,7 @@ mod common;
 mod helpers;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use common::{base_disk, host};
 use helpers::{GRACE, Load, PORT, TestCloud, ask, can_run, id};
@@ -43,6 +44,25 @@ async fn instances_are_replaced_under_load_without_a_failed_request() {
     assert_eq!(failures, Vec::<String>::new(), "of {asked}");
     assert!(ask(service).await.unwrap().starts_with("web-"));
     assert_eq!(test.cloud.ensure_balancer(test.balancer()).await.unwrap().change, Change::AsItIs);
+    test.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_answers_later_than_it_is_asked_again_serves() {
+    if !can_run() {
+        return;
+    }
+    let test = TestCloud::new(6, base_disk().await).await;
+    let balancer = test.balancer();
+    let late = Duration::from_secs(2);
+    assert!(balancer.health.interval < late && late < balancer.health.timeout);
+    test.cloud.ensure_balancer(balancer).await.unwrap();
+    let address = test.serving_after("web-1", late).await;
+    test.join("web-1", address).await;
+    let load = Load::on(SocketAddr::from((test.network.gateway, PORT)));
+    load.go_on(24).await;
+    let (asked, failures) = load.end().await;
+    assert_eq!(failures, Vec::<String>::new(), "of {asked}");
     test.end().await;
 }
 

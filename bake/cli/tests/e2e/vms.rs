@@ -29,6 +29,7 @@ def stack(c, ctx):
         listeners = [{"port": 9100, "backend": "metrics"}],
         # What it measures takes an emulated processor seconds to say.
         health_path = "/",
+        health_timeout = "30s",
     )
     local.instance_group(
         "machine",

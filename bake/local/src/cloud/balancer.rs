@@ -81,10 +81,17 @@ pub struct HealthCheck {
     pub path: Option<String>,
     /// The time between two checks.
     pub interval: Duration,
+    /// How long the answer may take. Apart from the interval: a busy member that answers late is still one that serves.
+    #[serde(default = "answer_time")]
+    pub timeout: Duration,
     /// How many good ones make a member healthy.
     pub rise: u8,
     /// How many bad ones make it unhealthy.
     pub fall: u8,
+}
+
+fn answer_time() -> Duration {
+    Duration::from_secs(5)
 }
 
 /// An instance behind a load balancer.
@@ -397,11 +404,12 @@ fn check(spec: &BalancerSpec) -> Result<(), CloudError> {
             return Err(bad(format!("`{}` is spoken to in two ways", one.backend)));
         }
     }
-    let HealthCheck { path, interval, rise, fall } = &spec.health;
+    let HealthCheck { path, interval, timeout, rise, fall } = &spec.health;
     let plain = |path: &String| {
         path.starts_with('/') && path.chars().all(|c| c.is_ascii_graphic() && !"\"'\\#%".contains(c))
     };
-    if path.as_ref().is_some_and(|path| !plain(path)) || interval.is_zero() || *rise == 0 || *fall == 0 {
+    let zero = interval.is_zero() || timeout.is_zero() || *rise == 0 || *fall == 0;
+    if zero || path.as_ref().is_some_and(|path| !plain(path)) {
         return Err(bad(
             "its health check has a path from `/` of plain characters, and numbers above 0".to_owned()
         ));

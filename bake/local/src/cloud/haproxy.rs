@@ -107,7 +107,11 @@ const HTTP: &str = "    option http-server-close
 
 fn head(spec: &BalancerSpec, backend: &Id) -> String {
     let kind = spec.mode_of(backend);
-    let mut text = format!("\nbackend {backend}\n    mode {}\n    balance roundrobin\n", mode(kind));
+    let mut text = format!(
+        "\nbackend {backend}\n    mode {}\n    balance roundrobin\n    timeout check {}ms\n",
+        mode(kind),
+        spec.health.timeout.as_millis().max(1)
+    );
     if kind == Mode::Http {
         text += HTTP;
         if let Some(path) = &spec.health.path {
@@ -122,7 +126,7 @@ fn head(spec: &BalancerSpec, backend: &Id) -> String {
 
 /// A line for each slot. One without a member is switched off.
 fn servers(spec: &BalancerSpec, backend: &Id, members: &Members) -> String {
-    let HealthCheck { path: _, interval, rise, fall } = spec.health;
+    let HealthCheck { path: _, interval, timeout: _, rise, fall } = spec.health;
     let interval = interval.as_millis().max(1);
     let mut text = format!(
         "    default-server check inter {interval}ms fastinter {}ms downinter {interval}ms rise {rise} fall {fall}\n",

@@ -81,6 +81,13 @@ fn balancer() -> TypeSchema {
             Change::InPlace,
             "the time between two checks of a member",
         )
+        .takes_or(
+            "health_timeout",
+            Type::Duration,
+            json!("5s"),
+            Change::InPlace,
+            "how long a member may take to answer a check",
+        )
         .takes_or("rise", Type::Int, json!(2), Change::InPlace, "good checks that make a member healthy")
         .takes_or("fall", Type::Int, json!(2), Change::InPlace, "bad checks that make it unhealthy")
         .takes_or(

@@ -41,6 +41,7 @@ pub(super) struct Balancer {
     listeners: Vec<BalancerListener>,
     health_path: Option<String>,
     health_interval: String,
+    health_timeout: String,
     rise: u8,
     fall: u8,
     drain_timeout: String,
@@ -55,7 +56,16 @@ struct BalancerListener {
 }
 
 pub(super) fn balancer_spec(id: Id, inputs: &Balancer) -> Result<BalancerSpec, ProviderError> {
-    let Balancer { network, listeners, health_path, health_interval, rise, fall, drain_timeout } = inputs;
+    let Balancer {
+        network,
+        listeners,
+        health_path,
+        health_interval,
+        health_timeout,
+        rise,
+        fall,
+        drain_timeout,
+    } = inputs;
     let listeners = listeners.iter().map(|listener| {
         let BalancerListener { port, backend, mode, on } = listener;
         Ok(Listener { port: *port, on: *on, backend: backend.parse().map_err(refusal)?, mode: *mode })
@@ -67,6 +77,7 @@ pub(super) fn balancer_spec(id: Id, inputs: &Balancer) -> Result<BalancerSpec, P
         health: HealthCheck {
             path: health_path.clone(),
             interval: duration(health_interval)?,
+            timeout: duration(health_timeout)?,
             rise: *rise,
             fall: *fall,
         },

@@ -29,7 +29,7 @@ pub const BOOT: Duration = Duration::from_secs(120);
 pub const GRACE: Duration = Duration::from_secs(60);
 pub const PORT: u16 = 8000;
 
-/// Answers every request with the host name, one connection each.
+/// Answers every request with the host name, one connection each, after the seconds it is given.
 const SERVICE: &str = r#"
 use IO::Socket::INET;
 $SIG{CHLD} = "IGNORE";
@@ -39,6 +39,7 @@ while (1) {
     my $client = $listener->accept or next;
     if (fork) { close $client; next }
     while (my $line = <$client>) { last if $line eq "\r\n" }
+    sleep $ARGV[0];
     print $client "HTTP/1.1 200 OK\r\nContent-Length: ", length $name, "\r\nConnection: close\r\n\r\n$name";
     close $client;
     exit;
@@ -121,8 +122,14 @@ impl TestCloud {
 
     /// Launches an instance that serves.
     pub async fn serving(&self, name: &str) -> Ipv4Addr {
+        self.serving_after(name, Duration::ZERO).await
+    }
+
+    /// Launches an instance that serves, each answer after a time.
+    pub async fn serving_after(&self, name: &str, late: Duration) -> Ipv4Addr {
         let view = self.launch(name).await;
-        let argv = ["systemd-run", "--quiet", "--unit=service", "perl", "-e", SERVICE];
+        let late = late.as_secs().to_string();
+        let argv = ["systemd-run", "--quiet", "--unit=service", "perl", "-e", SERVICE, &late];
         let done = self.cloud.exec(&id(name), argv.map(str::to_owned).to_vec(), BOOT).await.unwrap();
         assert!(done.succeeded(), "{done:?}");
         view.address.unwrap()
@@ -141,6 +148,7 @@ impl TestCloud {
             health: HealthCheck {
                 path: Some("/".into()),
                 interval: Duration::from_millis(200),
+                timeout: Duration::from_secs(5),
                 rise: 2,
                 fall: 2,
             },
